@@ -1,0 +1,31 @@
+"""What holds for every test: annotations are executed, and each worker keeps to one thread."""
+
+from __future__ import annotations
+
+import os
+
+import sys
+import types
+
+import jaxtyping
+import pytest
+from beartype import BeartypeConf, beartype
+
+# Before anything imports the package: every annotation of `src/unrolled`, shapes included, is checked at every call of the whole run.
+# An `int` may stand where a `float` is asked for, as every type checker allows (PEP 484).
+checker = types.ModuleType("unrolled_checker")
+checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
+sys.modules[checker.__name__] = checker
+jaxtyping.install_import_hook("unrolled", "unrolled_checker.check")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A page of the documentation shares one folder, so its examples must stay on one worker.
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist = "loadgroup"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # Workers run side by side: one thread each, for the commands that they start as well.
+        os.environ["OMP_NUM_THREADS"] = "1"
+        import torch
+
+        torch.set_num_threads(1)

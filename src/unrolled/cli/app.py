@@ -1,0 +1,55 @@
+"""The door of the command line: verbs, and what becomes of errors."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import typer
+
+from unrolled.cli import demo, evaluate, runs, sample, train
+from unrolled.core.errors import UserError
+
+app = typer.Typer(
+    name="unrolled",
+    help="Sequence models: train on your own file with one command, look inside, decode.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.add_typer(train.app, name="train")
+app.command("eval")(evaluate.evaluate)
+app.command("sample")(sample.sample)
+app.command("runs")(runs.runs)
+app.command("show")(runs.show)
+app.command("demo")(demo.demo)
+
+
+@app.callback(invoke_without_command=True)
+def _door(version: bool = typer.Option(False, "--version", help="Print the version and end.")) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"unrolled {installed('unrolled')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line. What a user can mend is one sentence and exit code 2; a fault of ours keeps its traceback, exit code 1."""
+    try:
+        app()
+    except UserError as error:
+        print(f"unrolled: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("unrolled: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever reads our output has had enough (`unrolled sample … | head`).
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception:
+        traceback.print_exc()
+        print("unrolled: this is a fault of unrolled, not yours; please report it with the lines above and the command you gave", file=sys.stderr)
+        sys.exit(1)

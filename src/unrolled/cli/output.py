@@ -1,0 +1,139 @@
+"""How verbs speak: figures on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+STAGES = ("at first", "train more", "train more", "train more still")
+"""What is said above the samples of a training."""
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on standard output; what is not a finite number is null there.
+
+    Args:
+        value: the object.
+    """
+    print(json.dumps(finite(value), ensure_ascii=False))
+
+
+def finite(value: Any) -> Any:
+    """The same with `null` for NaN and infinities, which JSON does not have.
+
+    Args:
+        value: what `json` can write.
+
+    Returns:
+        A value that every JSON reader takes.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return value
+
+
+def duration(seconds: float) -> str:
+    """A time a person reads at a glance.
+
+    Args:
+        seconds: a length of time.
+
+    Returns:
+        Such as `2:05` or `1:00:00`.
+    """
+    whole = max(0, round(seconds))
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def figures(record: dict[str, Any]) -> str:
+    """An evaluation in one line.
+
+    Args:
+        record: as in the metrics file.
+
+    Returns:
+        Loss, perplexity and bits per character.
+    """
+    line = f"valid loss {record['loss']:.4f}  perplexity {record['perplexity']:.2f}  bits/character {record['bits_per_character']:.3f}"
+    return line if record.get("word_perplexity") is None else line + f"  word perplexity {record['word_perplexity']:.1f}"
+
+
+class TrainingDisplay:
+    """A progress bar with rate and time left on a terminal, plain lines elsewhere."""
+
+    def __init__(self, *, quiet: bool = False, samples: bool = False) -> None:
+        self.quiet, self.samples = quiet, samples
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
+        self.begun = time.monotonic()
+        self.first_done: float | None = None
+        self.shown_samples = 0
+        self.bar = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+            disable=quiet or not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("training", total=1.0, note="")
+
+    def __enter__(self) -> TrainingDisplay:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def advanced(self, done: float, record: dict[str, Any]) -> None:
+        """Move the bar.
+
+        Args:
+            done: share of the training, 0 to 1.
+            record: step, seconds, tokens.
+        """
+        if self.bar.disable:
+            return
+        now = time.monotonic()
+        if self.first_done is None:
+            self.first_done, self.begun, self.first_tokens = done, now, record["tokens"]
+            return
+        passed, progress = now - self.begun, done - self.first_done
+        left = duration(passed / progress * (1 - done)) if progress > 0 else "?"
+        rate = (record["tokens"] - self.first_tokens) / passed
+        self.bar.update(self.task, completed=min(done, 1.0), note=f"step {record['step']:,}  {rate:,.0f} symbols/s  {left} left")
+
+    def evaluated(self, record: dict[str, Any]) -> None:
+        """Print a line of figures.
+
+        Args:
+            record: as in the metrics file.
+        """
+        self.console.print(f"step {record['step']:>6,}  {duration(record['seconds']):>7}  {figures(record)}", markup=False)
+
+    def sampled(self, record: dict[str, Any]) -> None:
+        """Print a sample under the stage it belongs to.
+
+        Args:
+            record: as in the samples file.
+        """
+        if not self.samples:
+            return
+        stage = STAGES[min(self.shown_samples, len(STAGES) - 1)]
+        self.shown_samples += 1
+        self.console.rule(f"{stage} … (step {record['step']:,})", align="left")
+        self.console.print(record["text"].strip("\n"), markup=False, soft_wrap=True)
+        self.console.print()
+
+

@@ -1,0 +1,1 @@
+"""Errors, files, padded sequences, state trees, noise: what every room stands on."""

@@ -1,0 +1,171 @@
+"""One symbol a character (Unicode code point), ordered by code point."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Int, Integer, UInt
+
+from unrolled.core.errors import DataError, RunError
+from unrolled.data.tokenizer import StreamDecoder, Tokenizer, UnknownSymbolError, as_list, each_text, visible
+
+UNKNOWN = -1
+
+
+def code_points(text: str) -> UInt[np.ndarray, " characters"]:
+    """The code points of a text at the speed of a copy.
+
+    Args:
+        text: any string, lone surrogates (undecodable bytes of a command line) included.
+
+    Returns:
+        One number a character.
+    """
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+@final
+class CharacterTokenizer(Tokenizer):
+    """A vocabulary of the characters that were seen; any other is an error, so text survives unchanged."""
+
+    kind = "characters"
+
+    def __init__(self, characters: str) -> None:
+        self.characters = characters
+        codes = code_points(characters)
+        # One entry more than the largest code point: whatever lies above is looked up there and is unknown.
+        self._id_of = np.full(int(codes.max(initial=0)) + 2, UNKNOWN, dtype=np.int64)
+        self._id_of[codes] = np.arange(len(codes))
+
+    @classmethod
+    def train(cls, texts: Iterable[str | Iterable[str]]) -> CharacterTokenizer:
+        """The characters of all texts.
+
+        Args:
+            texts: one string or iterable of chunks a document.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            DataError: there is no character at all.
+        """
+        seen = np.zeros(sys.maxunicode + 1, dtype=bool)
+        for text in each_text(texts):
+            for chunk in text:
+                seen[code_points(chunk)] = True
+        if not seen.any():
+            raise DataError("a vocabulary must be made from text, got none; try a file that holds text")
+        return cls("".join(map(chr, np.flatnonzero(seen))))
+
+    @property
+    def size(self) -> int:
+        """How many characters the vocabulary has."""
+        return len(self.characters)
+
+    def encode(self, text: str) -> Int[np.ndarray, " tokens"]:
+        """One id a character.
+
+        Args:
+            text: any string.
+
+        Returns:
+            The ids, int64.
+
+        Raises:
+            UnknownSymbolError: a character is outside the vocabulary.
+        """
+        ids: np.ndarray = self._id_of[np.minimum(code_points(text), len(self._id_of) - 1)]
+        if len(ids) and ids.min() == UNKNOWN:
+            position = int(np.argmin(ids))
+            raise UnknownSymbolError(_describe(text[position]), position, self._advice(text[position]))
+        return ids
+
+    def pieces(self, chunks: Iterable[str]) -> Iterator[str]:
+        """Any cut is a good one.
+
+        Args:
+            chunks: a text cut anywhere.
+
+        Yields:
+            The same chunks.
+        """
+        yield from chunks
+
+    def decode(self, ids: Iterable[int] | Integer[np.ndarray, " tokens"]) -> str:
+        """The characters of ids.
+
+        Args:
+            ids: ids of this vocabulary.
+
+        Returns:
+            The text.
+        """
+        return "".join(map(self.characters.__getitem__, as_list(ids)))
+
+    def decoder(self) -> StreamDecoder:
+        """A decoder that prints every id at once.
+
+        Returns:
+            The decoder.
+        """
+        return _CharacterDecoder(self.characters)
+
+    def symbol(self, token: int) -> str:
+        """The character, made visible.
+
+        Args:
+            token: its id.
+
+        Returns:
+            A short string.
+        """
+        return visible(self.characters[token])
+
+    def to_json(self) -> dict[str, Any]:
+        """The characters in the order of their ids.
+
+        Returns:
+            An object that `from_json` takes.
+        """
+        return {"characters": self.characters}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> CharacterTokenizer:
+        """The tokenizer that `to_json` described.
+
+        Args:
+            content: an object that `to_json` made.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            RunError: `characters` is missing, empty or out of order.
+        """
+        characters = content.get("characters")
+        if not isinstance(characters, str) or not characters or any(a >= b for a, b in pairwise(characters)):
+            raise RunError("`characters` must be a string of different characters in order")
+        return cls(characters)
+
+    def _advice(self, character: str) -> str:
+        near = [c for c in (character.swapcase(), *unicodedata.normalize("NFKD", character)) if c in self.characters]
+        return f"try `{near[0]}` instead" if near else "try leaving it out, or a model trained on text that has it"
+
+
+@final
+class _CharacterDecoder(StreamDecoder):
+    def __init__(self, characters: str) -> None:
+        self._characters = characters
+
+    def push(self, token: int) -> str:
+        return self._characters[token]
+
+
+def _describe(character: str) -> str:
+    return f"the character {character!r} (U+{ord(character):04X})"

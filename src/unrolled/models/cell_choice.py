@@ -1,0 +1,54 @@
+"""A cell by its name in the package, or a person's own class by its import path."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+
+from unrolled.core.errors import ConfigurationError, nearest
+from unrolled.nn.cell import Cell
+from unrolled.nn.cells import CELLS
+
+CellFactory = Callable[[int, int], Cell]
+"""Makes a cell from its input size and hidden size."""
+
+
+def find_cell(name: str, *, trust: bool = False) -> CellFactory:
+    """The maker of cells of this name.
+
+    Args:
+        name: a name of the package, or `module:Class` where `Class(input_size, hidden_size)` makes a `Cell`.
+        trust: consent to importing (and so running) the module.
+
+    Returns:
+        What makes a cell from input and hidden size.
+
+    Raises:
+        ConfigurationError: an unknown name, no consent, or something that is no cell.
+    """
+    if name in CELLS:
+        return CELLS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ConfigurationError(f"`model.cell` must name a cell, got `{name}`; {nearest(name, CELLS)} (or `module:Class` for your own)")
+    if not trust:
+        raise ConfigurationError(
+            f"the cell `{name}` is a class of its own and loading it would run {_origin(module)}; give `--trust` (`trust=True`) if you trust that file"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"the cell `{name}` cannot be imported ({error}); run from the folder of its file or install it") from error
+    if not (isinstance(found, type) and issubclass(found, Cell)):
+        raise ConfigurationError(f"`{name}` must be a class derived from `unrolled.nn.Cell`, got {found!r}")
+    return found
+
+
+def _origin(module: str) -> str:
+    try:
+        # Only the top-level name is looked up: finding a submodule would import (run) its parents.
+        spec = importlib.util.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):
+        spec = None
+    return f"`{spec.origin}`" if spec and spec.origin else f"a module `{module}` that is not found on this machine"

@@ -1,0 +1,440 @@
+"""The only time loop: a cell unrolled over a sequence, stacks of such layers, and both directions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from unrolled.core.errors import ConfigurationError, UserError
+from unrolled.core.noise import Noise
+from unrolled.core.padded import Padded, check_lengths, length_mask
+from unrolled.core.state import State, map_state, select_state, stack_time, where_state
+from unrolled.nn.cell import Cell, Noisy
+
+
+class Layer(nn.Module, ABC):
+    """What maps a sequence to a sequence and can say with which state it ended: `Recurrence`, `Stacked`, `Bidirectional`."""
+
+    input_size: int | None
+    output_size: int
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first step.
+
+        Args:
+            batch_size: rows of the batch.
+
+        Returns:
+            A tree with batch as axis 0.
+        """
+
+    @abstractmethod
+    def forward(
+        self,
+        xs: Tensor | Padded,
+        state: State = None,
+        *,
+        resets: Bool[Tensor, "batch time"] | None = None,
+        noise: Noise | None = None,
+    ) -> tuple[Any, State]:
+        """Read whole sequences.
+
+        Args:
+            xs: `[batch, time, input]`, or `Padded` for unequal lengths.
+            state: the state before the first step; the initial state when `None`.
+            resets: true where a new document begins: the state starts afresh before that step.
+            noise: where dropout takes its masks from in training; torch's own generator when `None`.
+
+        Returns:
+            Outputs in the form of `xs` (zero past a length), and the state after each row's last step.
+        """
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step of time without dropout, for streaming.
+
+        Args:
+            x: `[batch, input]`.
+            state: the state after the step before.
+
+        Returns:
+            The output and the new state.
+
+        Raises:
+            UserError: the layer needs the whole sequence.
+        """
+        raise UserError(f"`{type(self).__name__}` needs the whole sequence and cannot be stepped; use layers of one direction to stream")
+
+
+class Recurrence(Layer):
+    """A cell unrolled over time, the same weights at every step.
+
+    The plain loop over `cell.step` is the definition. Where the cell offers `whole` (a vendor kernel, a parallel form), that is
+    used instead, in runs between the steps at which a row ends or restarts. `Recurrence(cell)(xs)` returns
+    `(outputs, final_state)`.
+    """
+
+    def __init__(self, cell: Cell, *, reverse: bool = False, plain: bool = False) -> None:
+        """Unroll `cell`.
+
+        Args:
+            cell: anything with `initial_state` and `step`.
+            reverse: read each sequence from its end; outputs stay at the place of their input.
+            plain: always take the plain loop, even where the cell offers a faster way.
+        """
+        super().__init__()
+        self.cell, self.reverse, self.plain = cell, reverse, plain
+        self.input_size = getattr(cell, "input_size", None)
+        self.output_size = cell.output_size
+
+    def initial_state(self, batch_size: int) -> State:
+        """The cell's initial state.
+
+        Args:
+            batch_size: rows of the batch.
+
+        Returns:
+            A tree with batch as axis 0.
+        """
+        return self.cell.initial_state(batch_size)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step of the cell.
+
+        Args:
+            x: `[batch, input]`.
+            state: the state after the step before.
+
+        Returns:
+            The output and the new state.
+
+        Raises:
+            UserError: the layer reads backwards.
+        """
+        if self.reverse:
+            raise UserError("a layer that reads backwards needs the whole sequence and cannot be stepped")
+        return self.cell.step(x, state)
+
+    def forward(
+        self,
+        xs: Tensor | Padded,
+        state: State = None,
+        *,
+        resets: Bool[Tensor, "batch time"] | None = None,
+        noise: Noise | None = None,
+        fixed: State = None,
+    ) -> tuple[Any, State]:
+        """Read whole sequences; see `Layer.forward`.
+
+        Args:
+            xs: `[batch, time, input]`, or `Padded` for unequal lengths.
+            state: the state before the first step; the initial state when `None`.
+            resets: true where a new document begins.
+            noise: where dropout takes its masks from in training.
+            fixed: what the cell keeps for the whole sequence; drawn by the cell in training when `None`.
+
+        Returns:
+            Outputs in the form of `xs`, and the state after each row's last step.
+        """
+        data, lengths = (xs.data, xs.lengths) if isinstance(xs, Padded) else (xs, None)
+        batch, time = self._check(data, lengths, resets)
+        if resets is not None and lengths is not None:
+            resets = resets & length_mask(lengths, time)
+        state = self.initial_state(batch) if state is None else state
+        step_noise = None
+        if self.cell.training:
+            noise = noise or Noise()
+            fixed = self.cell.fixed(batch, noise) if fixed is None else fixed
+            step_noise = self.cell.step_noise(batch, time, noise)
+        if self.reverse:
+            data, resets = flip(data, lengths), flip_resets(resets, lengths)
+        outputs, final = self._unroll(Sequences(data, lengths, resets), state, fixed, step_noise)
+        if self.reverse:
+            outputs = map_state(lambda leaf: flip(leaf, lengths), outputs)
+        return (outputs if lengths is None else Padded(outputs, lengths)), final
+
+    def _unroll(self, sequences: Sequences, state: State, fixed: State, step_noise: State) -> tuple[Any, State]:
+        batch, time = sequences.data.shape[:2]
+        if batch == 0 or time == 0:
+            return self.cell.zeros(batch, time, self.output_size), state
+        restart = None if sequences.resets is None else self.initial_state(batch)
+        if fixed is None and step_noise is None and not self.plain:
+            result = run_whole(self.cell, sequences, state, restart)
+            if result is not None:
+                return result
+        inputs = Noisy(sequences.data, step_noise) if step_noise is not None else sequences.data
+        return run_steps(self.cell, inputs, sequences, state, restart, fixed)
+
+    def _check(self, data: Tensor, lengths: Tensor | None, resets: Tensor | None) -> tuple[int, int]:
+        if data.dim() < 3 or (self.input_size is not None and data.shape[2] != self.input_size):
+            raise UserError(f"`xs` must be [batch, time, {self.input_size or 'input'}], got {list(data.shape)}")
+        batch, time = data.shape[:2]
+        if lengths is not None:
+            check_lengths(lengths, batch, time)
+        if resets is not None and (resets.shape != (batch, time) or resets.dtype != torch.bool):
+            raise UserError(f"`resets` must be boolean [{batch}, {time}], one mark a step, got {resets.dtype} {list(resets.shape)}")
+        return batch, time
+
+
+class Sequences:
+    """What one unrolling reads: data `[batch, time, …]`, where each row ends, where it restarts."""
+
+    def __init__(self, data: Tensor, lengths: Int[Tensor, " batch"] | None, resets: Bool[Tensor, "batch time"] | None) -> None:
+        self.data, self.lengths, self.resets = data, lengths, resets
+
+
+def run_steps(cell: Cell, inputs: Any, sequences: Sequences, state: State, restart: State, fixed: State) -> tuple[Any, State]:
+    """The plain loop: the definition of a recurrence.
+
+    Args:
+        cell: takes the steps.
+        inputs: a tree of `[batch, time, …]`, at least one step.
+        sequences: where rows end and restart.
+        state: the state before the first step.
+        restart: the state at a reset, or `None` when there are none.
+        fixed: what holds for the whole sequence, or `None`.
+
+    Returns:
+        Outputs (a tree of `[batch, time, …]`, zero past a length) and the state after each row's last step.
+    """
+    data, lengths, resets = sequences.data, sequences.lengths, sequences.resets
+    mask = None if lengths is None else length_mask(lengths, data.shape[1])
+    if mask is not None:
+        # Zero times NaN is NaN: what the padding holds would reach the gradient of the weights, though no output shows it.
+        inputs = map_state(lambda leaf: torch.where(mask.view(*mask.shape, *[1] * (leaf.dim() - 2)), leaf, torch.zeros_like(leaf)), inputs)
+    rest = () if fixed is None else (fixed,)
+    outputs = []
+    for t in range(data.shape[1]):
+        x = map_state(lambda leaf, t=t: leaf[:, t], inputs)
+        if resets is not None:
+            state = where_state(resets[:, t], restart, state)
+        output, after = cell.step(x, state, *rest)
+        if mask is None:
+            state = after
+        else:
+            state = where_state(mask[:, t], after, state)
+            output = where_state(mask[:, t], output, map_state(torch.zeros_like, output))
+        outputs.append(output)
+    return stack_time(outputs), state
+
+
+def run_whole(cell: Cell, sequences: Sequences, state: State, restart: State) -> tuple[Tensor, State] | None:
+    """The same as `run_steps` by the cell's faster way, in runs between the steps at which some row ends or restarts.
+
+    Args:
+        cell: may offer `whole`.
+        sequences: data and where rows end and restart.
+        state: the state before the first step.
+        restart: the state at a reset, or `None` when there are none.
+
+    Returns:
+        Outputs and the last state, or `None` where the cell has no faster way.
+    """
+    data, lengths, resets = sequences.data, sequences.lengths, sequences.resets
+    if lengths is None and resets is None:
+        return cell.whole(data, state)
+    outputs = []
+    for begin, end in pairwise(boundaries(sequences)):
+        if resets is not None:
+            state = where_state(resets[:, begin], restart, state)
+        rows = None if lengths is None else (lengths >= end).nonzero()[:, 0]
+        everyone = rows is None or len(rows) == len(data)
+        chunk, before = data[:, begin:end], state
+        if not everyone:
+            chunk, before = chunk[rows], select_state(state, rows)
+        result = cell.whole(chunk, before) if everyone or len(rows) else (chunk.new_zeros(0, end - begin, cell.output_size), before)
+        if result is None:
+            return None
+        output, after = result
+        if not everyone:
+            output = output.new_zeros(len(data), *output.shape[1:]).index_copy(0, rows, output)
+            after = map_state(lambda old, new, rows=rows: old.to(new.dtype).index_copy(0, rows, new), state, after)
+        outputs.append(output)
+        state = after
+    return torch.cat(outputs, 1), state
+
+
+def boundaries(sequences: Sequences) -> list[int]:
+    """The steps at which some row ends or restarts, with 0 and the end of time.
+
+    Args:
+        sequences: lengths and resets.
+
+    Returns:
+        Ascending, without repetition.
+    """
+    time = sequences.data.shape[1]
+    marks = {0, time}
+    if sequences.lengths is not None:
+        marks.update(sequences.lengths.tolist())
+    if sequences.resets is not None:
+        marks.update(sequences.resets.any(0).nonzero()[:, 0].tolist())
+    return sorted(marks)
+
+
+def flip(xs: Tensor, lengths: Tensor | None) -> Tensor:
+    """Each row back to front within its own length; what lies past it stays.
+
+    Args:
+        xs: `[batch, time, …]`.
+        lengths: `[batch]`, or `None` for full rows.
+
+    Returns:
+        A tensor of the same shape.
+    """
+    if lengths is None:
+        return xs.flip(1)
+    places = torch.arange(xs.shape[1], device=xs.device)
+    back = lengths.unsqueeze(1) - 1 - places
+    index = torch.where(back >= 0, back, places)
+    return xs.gather(1, index.view(*index.shape, *[1] * (xs.dim() - 2)).expand_as(xs))
+
+
+def flip_resets(resets: Tensor | None, lengths: Tensor | None) -> Tensor | None:
+    """Where a reader from the end starts afresh: at the last step of each document.
+
+    Args:
+        resets: true at the first step of each document, or `None`.
+        lengths: `[batch]`, or `None` for full rows.
+
+    Returns:
+        Marks in the order of reading.
+    """
+    if resets is None:
+        return None
+    last = torch.cat([resets[:, 1:], torch.zeros_like(resets[:, :1])], 1)
+    return flip(last, lengths)
+
+
+class Stacked(Layer):
+    """Layers on top of each other; the state is nested by the name of each layer, `{"0": …, "1": …}`."""
+
+    def __init__(self, *layers: Layer) -> None:
+        """Stack layers, the first reads the input.
+
+        Args:
+            layers: `Recurrence`, `Bidirectional`, `LockedDropout`, `Stacked`, …
+
+        Raises:
+            ConfigurationError: no layer, or sizes that do not meet.
+        """
+        super().__init__()
+        if not layers:
+            raise ConfigurationError("`Stacked` needs at least one layer, got none")
+        self.layers = nn.ModuleList(layers)
+        self.input_size = layers[0].input_size
+        size: int | None = None
+        for place, layer in enumerate(layers):
+            if size is not None and layer.input_size not in (None, size):
+                raise ConfigurationError(f"layer {place} of `Stacked` reads {layer.input_size} features, the layer below it gives {size}")
+            size = layer.output_size or size
+        self.output_size = size or 0
+
+    def initial_state(self, batch_size: int) -> State:
+        """The initial states of all layers.
+
+        Args:
+            batch_size: rows of the batch.
+
+        Returns:
+            States by layer.
+        """
+        return {name: layer.initial_state(batch_size) for name, layer in self.layers.named_children()}
+
+    def forward(
+        self,
+        xs: Tensor | Padded,
+        state: State = None,
+        *,
+        resets: Bool[Tensor, "batch time"] | None = None,
+        noise: Noise | None = None,
+    ) -> tuple[Any, State]:
+        """Read whole sequences, layer by layer; see `Layer.forward`.
+
+        Args:
+            xs: `[batch, time, input]`, or `Padded`.
+            state: states by layer.
+            resets: true where a new document begins.
+            noise: where dropout takes its masks from in training.
+
+        Returns:
+            The outputs of the last layer, and the states by layer.
+        """
+        final = {}
+        for name, layer in self.layers.named_children():
+            xs, final[name] = layer(xs, None if state is None else state[name], resets=resets, noise=noise)
+        return xs, final
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step through all layers.
+
+        Args:
+            x: `[batch, input]`.
+            state: states by layer.
+
+        Returns:
+            The output of the last layer, and the new states.
+        """
+        after = {}
+        for name, layer in self.layers.named_children():
+            x, after[name] = layer.step(x, state[name])
+        return x, after
+
+
+class Bidirectional(Layer):
+    """Two layers over the same input, one from the front and one from the end: `h_t = [forward_t ; backward_t]` (Schuster & Paliwal 1997)."""
+
+    def __init__(self, forwards: Cell, backwards: Cell) -> None:
+        """Read with one cell in each direction; each has weights of its own.
+
+        Args:
+            forwards: reads from the front.
+            backwards: reads from the end.
+        """
+        super().__init__()
+        self.forwards, self.backwards = Recurrence(forwards), Recurrence(backwards, reverse=True)
+        self.input_size = self.forwards.input_size
+        self.output_size = self.forwards.output_size + self.backwards.output_size
+
+    def initial_state(self, batch_size: int) -> State:
+        """The initial states of both directions.
+
+        Args:
+            batch_size: rows of the batch.
+
+        Returns:
+            `{"forwards": …, "backwards": …}`.
+        """
+        return {"forwards": self.forwards.initial_state(batch_size), "backwards": self.backwards.initial_state(batch_size)}
+
+    def forward(
+        self,
+        xs: Tensor | Padded,
+        state: State = None,
+        *,
+        resets: Bool[Tensor, "batch time"] | None = None,
+        noise: Noise | None = None,
+    ) -> tuple[Any, State]:
+        """Read whole sequences in both directions; see `Layer.forward`.
+
+        Args:
+            xs: `[batch, time, input]`, or `Padded`.
+            state: states by direction.
+            resets: true where a new document begins.
+            noise: where dropout takes its masks from in training.
+
+        Returns:
+            Outputs `[batch, time, 2 * hidden]` and the states by direction (the backward one after its row's first step).
+        """
+        state = state or {"forwards": None, "backwards": None}
+        ahead, ahead_state = self.forwards(xs, state["forwards"], resets=resets, noise=noise)
+        back, back_state = self.backwards(xs, state["backwards"], resets=resets, noise=noise)
+        both = {"forwards": ahead_state, "backwards": back_state}
+        if isinstance(xs, Padded):
+            return Padded(torch.cat([ahead.data, back.data], -1), xs.lengths), both
+        return torch.cat([ahead, back], -1), both

@@ -1,0 +1,80 @@
+"""The loss over a large vocabulary at the price of a small one."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+IGNORED = -100
+"""A target that is not scored."""
+
+
+def log_uniform(vocabulary: int, device: torch.device | None = None) -> Float[Tensor, " vocab"]:
+    """Zipf's law as a proposal for ids sorted by falling frequency: `P(k) = log((k + 2) / (k + 1)) / log(vocabulary + 1)`.
+
+    Args:
+        vocabulary: how many symbols.
+        device: where the result shall lie.
+
+    Returns:
+        Probabilities that sum to one.
+    """
+    ranks = torch.arange(1, vocabulary + 2, dtype=torch.float64, device=device)
+    return ranks.log().diff().div(ranks[-1].log()).float()
+
+
+def draw_log_uniform(vocabulary: int, samples: int, generator: torch.Generator | None, device: torch.device) -> Int[Tensor, " samples"]:
+    """Draw ids from `log_uniform` by inverting its distribution function, with replacement.
+
+    Args:
+        vocabulary: how many symbols.
+        samples: how many to draw.
+        generator: where randomness comes from.
+        device: of the generator and the result.
+
+    Returns:
+        Ids.
+    """
+    uniform = torch.rand(samples, dtype=torch.float64, generator=generator, device=device)
+    ids = (uniform * math.log(vocabulary + 1)).exp().long() - 1
+    return ids.clamp(0, vocabulary - 1)
+
+
+def sampled_cross_entropy(
+    hidden: Float[Tensor, "tokens dim"],
+    weight: Float[Tensor, "vocab dim"],
+    bias: Float[Tensor, " vocab"],
+    targets: Int[Tensor, " tokens"],
+    negatives: Int[Tensor, " samples"],
+    proposal: Float[Tensor, " vocab"],
+) -> Float[Tensor, " tokens"]:
+    """Cross entropy among the target and shared sampled symbols (sampled softmax; Jean et al. 2015, section 3.2).
+
+    Every logit is lowered by the logarithm of how often its symbol is expected among the samples, `log(samples · proposal)`: given
+    a list of samples with the right one among them, that makes the softmax its posterior, so that the loss has its minimum where the
+    full softmax is right. For that the samples are drawn with replacement and keep the target where it was drawn. The value of
+    the loss is not that of the full one.
+
+    Args:
+        hidden: what the read-out sees.
+        weight: read-out weights.
+        bias: read-out biases.
+        targets: the right symbols, `IGNORED` where nothing is scored.
+        negatives: symbols drawn from `proposal`, with replacement.
+        proposal: how likely each symbol is to be drawn.
+
+    Returns:
+        The loss of each token among its candidates in nats, zero where ignored.
+    """
+    scored = targets != IGNORED
+    safe = targets.clamp(min=0)
+    expected = proposal * len(negatives)
+    target_logits = (hidden * weight[safe]).sum(-1) + bias[safe] - expected[safe].log()
+    logits = torch.addmm(bias[negatives] - expected[negatives].log(), hidden, weight[negatives].t())
+    every = torch.cat([target_logits.unsqueeze(1), logits], 1)
+    labels = torch.where(scored, 0, IGNORED)
+    return cross_entropy(every.float(), labels, ignore_index=IGNORED, reduction="none")

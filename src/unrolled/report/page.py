@@ -1,0 +1,69 @@
+"""A run folder as one HTML page: nothing in it is fetched from anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from unrolled.core.errors import RunError
+from unrolled.core.files import write_text
+from unrolled.report import wording
+from unrolled.report.curves import curves
+from unrolled.report.reading import RunData, read_run
+
+TEMPLATES = Path(__file__).parent / "templates"
+SMALL_CHARTS = (
+    ("learning_rate", "learning rate"),
+    ("gradient_norm", "gradient norm, before clipping"),
+    ("tokens_per_second", "tokens a second"),
+)
+
+
+def write_report(run: Path) -> Path:
+    """Draw a run folder into its `report.html`; a run that has just begun gives a page that says what is not there yet.
+
+    Args:
+        run: the run folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunError: there is no such folder, or the page cannot be written.
+    """
+    if not run.is_dir():
+        raise RunError(f"`{run}` must be a run folder, and there is none; `unrolled runs` lists the runs")
+    page = run / "report.html"
+    write_text(page, render(read_run(run)))
+    return page
+
+
+def render(run: RunData) -> str:
+    """The page.
+
+    Args:
+        run: what was read.
+
+    Returns:
+        HTML.
+    """
+    # Samples and file names come from anywhere: everything is escaped.
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    drawn = curves(run)
+    return environment.get_template("report.html.j2").render(
+        title=str(run.facts.get("name") or run.folder.resolve().name),
+        status=str(run.facts.get("status") or "unknown"),
+        note=str(run.facts.get("note") or ""),
+        created=wording.moment(run.facts.get("created")),
+        summary=wording.summary(run),
+        missing=run.missing,
+        figures=wording.figures(run),
+        curves=drawn,
+        small_charts=[(name, title) for name, title in SMALL_CHARTS if drawn[name]],
+        evaluations=wording.evaluations(run),
+        stages=wording.stages(run.samples),
+        tables=wording.tables(run),
+    )

@@ -1,0 +1,289 @@
+"""Numbers and settings as a person reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from unrolled.report.reading import Record, RunData, number, table
+
+NOTHING = "–"
+SHOWN_SAMPLES = 5
+"""Stages shown at first sight; all others are folded away."""
+
+
+class Figure(NamedTuple):
+    """A number at the head of the page."""
+
+    name: str
+    value: str
+    note: str
+
+
+class Stage(NamedTuple):
+    """A sample at a stage of training."""
+
+    heading: str
+    facts: tuple[str, ...]
+    prompt: str
+    text: str
+    shown: bool
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    """A number with a fixed number of decimals.
+
+    Args:
+        value: `None` where there is none.
+        digits: after the point.
+
+    Returns:
+        `1,234.500`; very large numbers in powers of ten.
+    """
+    if value is None:
+        return NOTHING
+    return f"{value:,.{digits}f}" if abs(value) < 1e6 else f"{value:.{digits}e}"
+
+
+def count(value: float | None) -> str:
+    """A whole number, shortened from a million on.
+
+    Args:
+        value: `None` where there is none.
+
+    Returns:
+        `12,300` or `4.56 M`.
+    """
+    if value is None:
+        return NOTHING
+    for size, name in ((1e9, "G"), (1e6, "M")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {name}" if abs(value) < 1e12 else f"{value:.3g}"
+    return f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time in the two largest units that matter.
+
+    Args:
+        seconds: `None` where there is none.
+
+    Returns:
+        `12.3 s`, `3 min 5 s`, `2 h 4 min`.
+    """
+    if seconds is None:
+        return NOTHING
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def moment(text: Any) -> str:
+    """A time of day from its ISO form.
+
+    Args:
+        text: of `run.json`.
+
+    Returns:
+        `21 November 2026, 07:13`, or the text as it was.
+    """
+    try:
+        return f"{datetime.fromisoformat(text):%-d %B %Y, %H:%M}"
+    except (TypeError, ValueError):
+        return "" if text is None else str(text)
+
+
+def best(valid: list[Record]) -> Record | None:
+    """The evaluation of the lowest loss.
+
+    Args:
+        valid: evaluations.
+
+    Returns:
+        The line, or `None` where no loss is a number.
+    """
+    scored = [line for line in valid if number(line, "loss") is not None]
+    return min(scored, key=lambda line: number(line, "loss") or 0.0, default=None)
+
+
+def figures(run: RunData) -> list[Figure]:
+    """The numbers at the head of the page.
+
+    Args:
+        run: what was read.
+
+    Returns:
+        Only those that are known.
+    """
+    lowest = best(run.valid) or {}
+    final = next((line for line in reversed(run.valid) if number(line, "loss") is not None), {})
+    last = progress(run)
+    tokens, seconds = number(last, "tokens"), number(last, "seconds")
+    found = [
+        Figure(
+            "validation loss",
+            decimal(number(lowest, "loss")),
+            f"best, at step {count(number(lowest, 'step'))}; last {decimal(number(final, 'loss'))}",
+        ),
+        Figure("perplexity", decimal(number(lowest, "perplexity"), 2), "per token"),
+        Figure("bits per character", decimal(number(lowest, "bits_per_character")), "validation text"),
+        Figure("tokens seen", count(tokens), f"in {count(number(last, 'step'))} steps"),
+        Figure("training time", duration(seconds), "evaluation left out"),
+        Figure("speed", count(speed(run)), "tokens a second"),
+        Figure("parameters", count(number(run.facts, "parameters")), ""),
+    ]
+    return [figure for figure in found if figure.value != NOTHING]
+
+
+def progress(run: RunData) -> Record:
+    """The line that lies furthest in training.
+
+    Args:
+        run: what was read.
+
+    Returns:
+        A line of metrics, empty where there is none.
+    """
+    lines = [*run.train, *run.valid]
+    return max(lines, key=lambda line: number(line, "step") or 0.0, default={})
+
+
+def speed(run: RunData) -> float | None:
+    """Tokens a second over the whole training.
+
+    Args:
+        run: what was read.
+
+    Returns:
+        The average, `None` where it is not known.
+    """
+    last = progress(run)
+    tokens, seconds = number(last, "tokens"), number(last, "seconds")
+    return tokens / seconds if tokens and seconds else None
+
+
+def summary(run: RunData) -> str:
+    """The run in one sentence.
+
+    Args:
+        run: what was read.
+
+    Returns:
+        A sentence, whatever is known.
+    """
+    lowest, last = best(run.valid), progress(run)
+    seen = f"{count(number(last, 'tokens'))} tokens in {duration(number(last, 'seconds'))}"
+    average = speed(run)
+    if average is not None:
+        seen += f", {count(average)} a second"
+    if lowest is None:
+        return f"Trained on {seen}; not yet evaluated." if last else "Training has just begun: nothing is measured yet."
+    told = [f"Best validation loss {decimal(number(lowest, 'loss'))}"]
+    if number(lowest, "perplexity") is not None:
+        told.append(f"perplexity {decimal(number(lowest, 'perplexity'), 2)}")
+    if number(lowest, "bits_per_character") is not None:
+        told.append(f"{decimal(number(lowest, 'bits_per_character'))} bits per character")
+    return f"{', '.join(told)}, after {seen}."
+
+
+def evaluations(run: RunData) -> list[tuple[str, ...]]:
+    """The evaluations as rows of a table.
+
+    Args:
+        run: what was read.
+
+    Returns:
+        Step, time, tokens, loss, perplexity, bits per character.
+    """
+    return [
+        (
+            count(number(line, "step")),
+            duration(number(line, "seconds")),
+            count(number(line, "tokens")),
+            decimal(number(line, "loss"), 4),
+            decimal(number(line, "perplexity"), 3),
+            decimal(number(line, "bits_per_character"), 4),
+        )
+        for line in run.valid
+    ]
+
+
+def stages(samples: list[Record]) -> list[Stage]:
+    """Samples under their headings; an even choice of them, the first and last included, is shown at first sight.
+
+    Args:
+        samples: lines of the samples file.
+
+    Returns:
+        One stage a line.
+    """
+    last = len(samples) - 1
+    shown = {round(i * last / (SHOWN_SAMPLES - 1)) for i in range(SHOWN_SAMPLES)}
+    return [_stage(i, line, i in shown) for i, line in enumerate(samples)]
+
+
+def _stage(place: int, line: Record, shown: bool) -> Stage:
+    prompt, text = str(line.get("prompt") or ""), str(line.get("text") or "")
+    share = number(line, "share")
+    facts = [
+        f"step {count(number(line, 'step'))}",
+        "" if share is None else f"{share:.0%} of training",
+        duration(number(line, "seconds")),
+        f"validation loss {decimal(number(line, 'loss'))}",
+    ]
+    told = tuple(fact for fact in facts if fact and not fact.endswith(NOTHING))
+    return Stage("train more …" if place else "at first …", told, prompt, text.removeprefix(prompt), shown)
+
+
+def settings(record: Record, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """A nested table as rows.
+
+    Args:
+        record: tables in tables.
+        prefix: put before every key.
+
+    Yields:
+        Dotted key and value.
+    """
+    for key, value in record.items():
+        if isinstance(value, dict):
+            yield from settings(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", setting(value)
+
+
+def setting(value: Any) -> str:
+    """A value of a table.
+
+    Args:
+        value: what TOML and JSON know.
+
+    Returns:
+        As a person writes it.
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(setting, value)) or "none"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 100_000 else str(value)
+    return NOTHING if value is None or value == "" else str(value)
+
+
+def tables(run: RunData) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The tables at the foot of the page.
+
+    Args:
+        run: what was read.
+
+    Returns:
+        Heading and rows; empty tables are left out.
+    """
+    flat = {key: value for key, value in run.configuration.items() if not isinstance(value, dict)}
+    groups = {key: value for key, value in run.configuration.items() if isinstance(value, dict)}
+    found = [("general", flat), *groups.items()]
+    rows = [(f"configuration: {name}", list(settings(group))) for name, group in found]
+    rows += [(name, list(settings(table(run.facts, name)))) for name in ("data", "machine", "versions")]
+    return [(heading, lines) for heading, lines in rows if lines]

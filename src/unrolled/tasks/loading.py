@@ -1,0 +1,33 @@
+"""Open any run, whatever its task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from unrolled.core.errors import RunError, nearest
+from unrolled.tasks.language_model import load_language_model
+from unrolled.tasks.run_folder import RunFolder
+
+LOADERS: dict[str, Callable[..., Any]] = {"lm": load_language_model}
+"""How a run of each task is opened."""
+
+
+def load(path: Path | str, *, trust: bool = False) -> Any:
+    """Open a run: `unrolled.load("runs/r1").sample("From fairest")`.
+
+    Args:
+        path: the run folder.
+        trust: consent to importing a class of the user's own that the run names.
+
+    Returns:
+        The run, in the form its task gives it.
+
+    Raises:
+        RunError: no run, or one of a task that this version does not know.
+    """
+    task = RunFolder(Path(path)).facts().get("task")
+    if task not in LOADERS:
+        raise RunError(f"the run `{path}` is of the task `{task}`, which this version does not know; {nearest(str(task), LOADERS)}")
+    return LOADERS[task](path, trust=trust)

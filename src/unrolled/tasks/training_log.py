@@ -1,0 +1,246 @@
+"""What a training leaves in its run folder as it goes, and what it shows."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from torch import nn
+
+from unrolled.core.errors import ConfigurationError
+from unrolled.core.files import append_line
+from unrolled.report import write_report
+from unrolled.tasks.run_folder import RunFolder, truncate_lines
+from unrolled.train.checkpoint import weights_of, write_checkpoint
+from unrolled.train.group import Group
+from unrolled.train.loop import Observer, Record
+
+
+@runtime_checkable
+class Display(Protocol):
+    """Shows a training to a person; does nothing unless a front end gives it hands."""
+
+    def advanced(self, done: float, record: Record) -> None:
+        """Progress after an update.
+
+        Args:
+            done: share of the training, 0 to 1.
+            record: step, seconds, tokens.
+        """
+
+    def evaluated(self, record: Record) -> None:
+        """Figures of an evaluation.
+
+        Args:
+            record: as in the metrics file.
+        """
+
+    def sampled(self, record: Record) -> None:
+        """A sample at a stage of training.
+
+        Args:
+            record: as in the samples file.
+        """
+
+
+class Silence:
+    """A display that shows nothing."""
+
+    def advanced(self, done: float, record: Record) -> None:
+        """Nothing.
+
+        Args:
+            done: ignored.
+            record: ignored.
+        """
+
+    def evaluated(self, record: Record) -> None:
+        """Nothing.
+
+        Args:
+            record: ignored.
+        """
+
+    def sampled(self, record: Record) -> None:
+        """Nothing.
+
+        Args:
+            record: ignored.
+        """
+
+
+class Recorder(Observer):
+    """Writes metrics, samples and the best weights into the run folder; only the leading process writes."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        group: Group,
+        *,
+        evaluate: Callable[[nn.Module], Record | None],
+        sample: Callable[[nn.Module, Record], Record | None],
+        display: Display | None = None,
+        tensorboard: bool = False,
+    ) -> None:
+        """Record a training.
+
+        Args:
+            folder: where to.
+            group: the processes that share the training.
+            evaluate: scores the validation part, called on every process.
+            sample: makes a sample after an evaluation, on the leading process.
+            display: shows what happens.
+            tensorboard: also write TensorBoard files.
+        """
+        self.folder, self.group, self._evaluate, self._sample = folder, group, evaluate, sample
+        self.display: Display = display or Silence()
+        self.stop = False
+        self.board = open_tensorboard(folder.tensorboard) if tensorboard and group.leads else None
+
+    def evaluate(self, module: nn.Module) -> Record | None:
+        """Score the validation part.
+
+        Args:
+            module: the objective with the weights to score.
+
+        Returns:
+            Figures, or `None` when there is nothing to score.
+        """
+        return self._evaluate(module)
+
+    def log(self, record: Record) -> None:
+        """Write a line of metrics.
+
+        Args:
+            record: the line.
+        """
+        if self.group.leads:
+            append_line(self.folder.metrics, record)
+            self._to_board(record)
+
+    def evaluated(self, module: nn.Module, record: Record, best: bool) -> None:
+        """Write the figures, the weights when they are the best so far, and a sample.
+
+        Args:
+            module: the objective that was scored.
+            record: its figures.
+            best: whether no earlier loss was as low.
+        """
+        if not self.group.leads:
+            return
+        if best:
+            write_weights(self.folder.weights, module, record)
+        self.log(record)
+        self.display.evaluated(record)
+        sample = self._sample(module, record)
+        if sample is not None:
+            append_line(self.folder.samples, sample)
+            self.display.sampled(sample)
+        write_report(self.folder.path)
+
+    def advanced(self, done: float, record: Record) -> None:
+        """Pass progress on to the display.
+
+        Args:
+            done: share of the training.
+            record: step, seconds, tokens.
+        """
+        if self.group.leads:
+            self.display.advanced(done, record)
+
+    def counters(self) -> Record:
+        """How long the line files are now, so that resuming can cut them back.
+
+        Returns:
+            Bytes by file.
+        """
+        return {name: _size(getattr(self.folder, name)) for name in ("metrics", "samples")}
+
+    def rewind(self, counters: Record) -> None:
+        """Cut the line files back to a checkpoint.
+
+        Args:
+            counters: from `counters`.
+        """
+        for name, size in counters.items():
+            truncate_lines(getattr(self.folder, name), size)
+
+    def stop_requested(self) -> bool:
+        """Whether Ctrl-C was pressed.
+
+        Returns:
+            True once it was.
+        """
+        return self.stop
+
+    def _to_board(self, record: Record) -> None:
+        if self.board is None:
+            return
+        for key, value in record.items():
+            if isinstance(value, float | int) and key not in ("step", "tokens"):
+                self.board.add_scalar(f"{record['kind']}/{key}", value, record["step"])
+        self.board.flush()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def write_weights(path: Path, objective: nn.Module, record: Record) -> None:
+    """Write the weights of a trained model with what is known of them.
+
+    Args:
+        path: where to.
+        objective: has the model as `model`.
+        record: step and loss, kept in the file's header.
+    """
+    model: Any = objective.model
+    write_checkpoint(path, weights_of(model), {key: record[key] for key in ("step", "loss") if key in record})
+
+
+def open_tensorboard(path: Path) -> Any:
+    """A TensorBoard writer.
+
+    Args:
+        path: its folder.
+
+    Returns:
+        torch's `SummaryWriter`.
+
+    Raises:
+        ConfigurationError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigurationError("`train.tensorboard` needs TensorBoard, which is not installed; run `pip install 'unrolled[track]'`") from None
+    return SummaryWriter(str(path))
+
+
+@contextlib.contextmanager
+def stop_on_interrupt(recorder: Recorder) -> Iterator[None]:
+    """Turn the first Ctrl-C (or a polite kill) into a request to save and stop; the second one ends at once.
+
+    Args:
+        recorder: is told to stop.
+
+    Yields:
+        Nothing.
+    """
+
+    def ask(number: int, frame: object) -> None:
+        if recorder.stop:
+            raise KeyboardInterrupt
+        recorder.stop = True
+
+    before: dict[int, Any] = {}
+    with contextlib.suppress(ValueError):  # only the main thread may set handlers
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Fit a model through its contract: windows, optimisers, schedules, checkpoints."""

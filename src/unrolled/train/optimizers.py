@@ -1,0 +1,115 @@
+"""Optimisers from the configuration, clipping, and weight averages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+
+from unrolled.train.settings import OptimizerSettings, TrainSettings
+
+Groups = list[dict[str, Any]]
+
+
+def _adamw(groups: Groups, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, settings.learning_rate, settings.betas, fused=True)
+
+
+def _adam(groups: Groups, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, settings.learning_rate, settings.betas, fused=True)
+
+
+def _sgd(groups: Groups, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, settings.learning_rate, settings.momentum, fused=True)
+
+
+OPTIMIZERS: dict[str, Callable[[Groups, OptimizerSettings], torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "adam": _adam,
+    "sgd": _sgd,
+    "asgd": _sgd,  # the average is kept apart, by `Average`
+}
+
+
+def build_optimizer(module: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """The optimiser of the configuration; weight decay reaches weights of two and more axes only.
+
+    Args:
+        module: whose parameters are trained.
+        settings: which optimiser and its rates.
+
+    Returns:
+        A torch optimiser with two groups.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    matrices, vectors = [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return OPTIMIZERS[settings.name]([g for g in groups if g["params"]], settings)
+
+
+def clip(parameters: Iterable[Tensor], settings: TrainSettings) -> tuple[Tensor, Tensor]:
+    """Clip gradients in place by value, then by global norm `√Σ g²` (the root, not the sum of squares).
+
+    Args:
+        parameters: whose gradients are clipped.
+        settings: the two limits, either of which may be absent.
+
+    Returns:
+        The norm and the largest entry as they were before any clipping.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    largest = torch.stack([torch.linalg.vector_norm(g, torch.inf) for g in gradients]).max()
+    clipped_norm = norm
+    if settings.clip_value is not None and largest > settings.clip_value:
+        torch._foreach_clamp_min_(gradients, -settings.clip_value)
+        torch._foreach_clamp_max_(gradients, settings.clip_value)
+        clipped_norm = torch.nn.utils.get_total_norm(gradients)
+    if settings.clip_norm is not None:
+        torch._foreach_mul_(gradients, (settings.clip_norm / (clipped_norm + 1e-6)).clamp(max=1.0))
+    return norm, largest
+
+
+class Average:
+    """An average of the weights over training, evaluated in their place once it has begun.
+
+    Either exponential from the first update, or (averaged SGD; Merity et al. 2018, algorithm 1) the plain mean from the
+    evaluation at which the loss has not fallen for `trigger` evaluations.
+    """
+
+    def __init__(self, module: nn.Module, settings: TrainSettings) -> None:
+        self.source = module
+        self.plain_mean = settings.optimizer.name == "asgd"
+        self.wanted = self.plain_mean or settings.average is not None
+        function = get_swa_multi_avg_fn() if self.plain_mean else get_ema_multi_avg_fn(settings.average or 0.0)
+        self.function, self.trigger = function, 5
+        self.model: AveragedModel | None = None
+        if self.wanted and not self.plain_mean:
+            self.begin()
+
+    def begin(self) -> None:
+        """Start averaging with the weights as they are."""
+        self.model = AveragedModel(self.source, multi_avg_fn=self.function)
+        self.model.update_parameters(self.source)
+
+    def update(self) -> None:
+        """Take the weights after an update into the average."""
+        if self.model is not None:
+            self.model.update_parameters(self.source)
+
+    def after_evaluation(self, losses: list[float]) -> None:
+        """Begin the plain mean when the loss has stopped falling.
+
+        Args:
+            losses: validation losses so far, the newest last.
+        """
+        if self.plain_mean and self.model is None and len(losses) > self.trigger and losses[-1] > min(losses[: -self.trigger]):
+            self.begin()
+
+    @property
+    def module(self) -> nn.Module:
+        """The module to evaluate: the average, or the trained one before it has begun."""
+        return self.source if self.model is None else self.model.module

@@ -1,0 +1,219 @@
+"""The language-model task from file to text: learn, save, load, score, sample, stop, go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from unrolled import load, resume_language_model, train_language_model
+from unrolled.core.errors import ConfigurationError, DataError, RunError
+from unrolled.core.files import read_lines
+from unrolled.nn.cells import CELLS
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_hello_is_learnt_exactly(cell: str, tmp_path: Path) -> None:
+    """ "hello" over {h, e, l, o}: the two l's need a memory."""
+    text = tmp_path / "hello.txt"
+    text.write_text("hello" * 40)
+    differences = {
+        "model": {"cell": cell, "hidden_size": 16, "embedding_size": 8},
+        "train": {"steps": 150, "batch_size": 4, "window": 20, "evaluations": 1, "optimizer": {"learning_rate": 0.02}, "schedule": {"warmup_steps": 5}},
+        "samples": {"length": 0},
+    }
+    run = train_language_model([text], out=tmp_path / "run", differences=differences)
+    assert run.sample("h", length=4, temperature=0) == "hello"
+    assert run.evaluate(streams=1).loss < 0.05
+
+
+@pytest.fixture
+def trained(text: Path, tiny: dict[str, Any], tmp_path: Path) -> Any:
+    return train_language_model([text], out=tmp_path / "run", differences=tiny)
+
+
+def test_the_run_folder_is_whole(trained: Any) -> None:
+    names = {path.name for path in trained.folder.path.iterdir()}
+    expected = {"run.json", "config.toml", "tokenizer.json", "weights.safetensors", "checkpoint.safetensors", "metrics.jsonl", "samples.jsonl", "report.html", "cache"}
+    assert names == expected
+    facts = trained.folder.facts()
+    assert facts["status"] == "finished" and facts["result"]["steps"] == 12
+    assert facts["data"]["files"] == ["../text.txt"]
+    assert [line["kind"] for line in read_lines(trained.folder.metrics)].count("valid") == 3
+    assert len(read_lines(trained.folder.samples)) == 3
+
+
+def test_loading_gives_the_same_model(trained: Any) -> None:
+    again = load(trained.folder.path)
+    ours, theirs = dict(trained.model.named_parameters()), dict(again.model.named_parameters())
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert again.sample("the", length=30, seed=1) == trained.sample("the", length=30, seed=1)
+    assert again.evaluate() == trained.evaluate()
+
+
+def test_the_best_weights_score_as_recorded(trained: Any) -> None:
+    best = min(line["loss"] for line in read_lines(trained.folder.metrics) if line["kind"] == "valid")
+    assert trained.evaluate().loss == pytest.approx(best, abs=1e-6)
+
+
+def test_scores_hardly_depend_on_the_number_of_streams(trained: Any) -> None:
+    one, four = trained.evaluate(streams=1), trained.evaluate(streams=4)
+    assert one.symbols >= four.symbols > 0
+    assert one.loss == pytest.approx(four.loss, rel=0.05)
+
+
+def test_the_cache_may_be_deleted(trained: Any) -> None:
+    before = trained.evaluate()
+    shutil.rmtree(trained.folder.cache)
+    assert load(trained.folder.path).evaluate() == before
+
+
+def test_the_run_may_move_with_its_data(trained: Any, text: Path, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    shutil.move(trained.folder.path, place / "run")
+    shutil.move(text, place / "text.txt")
+    assert load(place / "run").evaluate().symbols > 0
+
+
+def test_changed_data_is_noticed(trained: Any, text: Path) -> None:
+    text.write_text("something else " * 50)
+    with pytest.raises(RunError, match="has changed since it was trained"):
+        load(trained.folder.path).evaluate()
+
+
+@pytest.mark.parametrize("tokens", ["characters", "words", "bpe"])
+def test_every_kind_of_token(tokens: str, text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    tiny["data"] = {"tokens": tokens, "vocabulary_size": 300 if tokens == "bpe" else None}
+    tiny["train"]["batch_size"] = 2
+    run = train_language_model([text], out=tmp_path / "run", differences=tiny)
+    found = run.evaluate()
+    assert 0 < found.bits_per_character < 10 and found.word_perplexity > 1
+    assert run.sample("the quick", length=5, seed=0).startswith("the quick")
+
+
+def test_bits_per_character_compare_across_tokens(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    """An untrained model of V symbols costs about log2 V bits a symbol, whatever a symbol is; per character this is comparable."""
+    tiny["train"] |= {"steps": 1, "optimizer": {"learning_rate": 1e-9}, "evaluations": 1, "batch_size": 2}
+    for tokens in ("characters", "words"):
+        run = train_language_model([text], out=tmp_path / tokens, differences={**tiny, "data": {"tokens": tokens}})
+        found = run.evaluate(streams=1)
+        assert found.bits_per_character == pytest.approx(found.loss / 0.6931 * found.symbols / (len(text.read_text()) * 0.1), rel=0.05)
+
+
+WRAPPED = {
+    "gru": {"cell": "gru", "layers": 2, "hidden_dropout": 0.2},
+    "awd": {"layers": 2, "tie_weights": True, "weight_drop": 0.3, "word_dropout": 0.1, "hidden_dropout": 0.1},
+    "zoneout": {"zoneout": {"h": 0.1, "c": 0.3}, "recurrent_dropout": 0.2},
+}
+
+
+@pytest.mark.parametrize("model", WRAPPED)
+def test_stopped_and_resumed_equals_uninterrupted(model: str, text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    """Bit for bit, with every source of randomness in play and the average of the weights carried along."""
+    tiny["model"] |= WRAPPED[model]
+    tiny["train"] |= {"average": 0.9, "steps": 14, "accumulate": 2 if model == "gru" else 1}
+
+    whole = train_language_model([text], out=tmp_path / "whole", differences=tiny)
+
+    class StopAt5:
+        """Presses Ctrl-C after five updates."""
+
+        def advanced(self, done: float, record: dict[str, Any]) -> None:
+            if record["step"] == 5:
+                import signal
+
+                signal.raise_signal(signal.SIGINT)
+
+        def evaluated(self, record: dict[str, Any]) -> None: ...
+
+        def sampled(self, record: dict[str, Any]) -> None: ...
+
+    stopped = train_language_model([text], out=tmp_path / "parts", differences=tiny, display=StopAt5())
+    assert stopped.folder.facts()["status"] == "stopped" and stopped.folder.facts()["result"]["steps"] == 5
+    resumed = resume_language_model(tmp_path / "parts")
+    assert_same_run(whole.folder, resumed.folder)
+
+
+TIMINGS = {"seconds", "tokens_per_second"}
+
+
+def assert_same_run(one: Any, other: Any) -> None:
+    """Weights, state of training, metrics and samples agree to the last bit, timings aside."""
+    for name in ("weights", "checkpoint"):
+        a, b = load_file(getattr(one, name)), load_file(getattr(other, name))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a), name
+    for name in ("metrics", "samples"):
+        a, b = ([{k: v for k, v in line.items() if k not in TIMINGS} for line in read_lines(getattr(run, name))] for run in (one, other))
+        assert json.dumps(a) == json.dumps(b)
+
+
+def test_the_same_seed_trains_the_same_model(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    one, other = (train_language_model([text], out=tmp_path / name, differences=tiny) for name in "ab")
+    assert_same_run(one.folder, other.folder)
+    tiny["train"]["seed"] = 1
+    third = train_language_model([text], out=tmp_path / "c", differences=tiny)
+    assert third.evaluate().loss != one.evaluate().loss
+
+
+def test_only_the_end_may_change_on_resume(trained: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"`model.hidden_size` cannot change when a run goes on"):
+        resume_language_model(trained.folder.path, changes={"model": {"hidden_size": 3}})
+    longer = resume_language_model(trained.folder.path, changes={"train": {"steps": 16}})
+    assert longer.folder.facts()["result"]["steps"] == 16
+
+
+def test_documents_do_not_see_each_other(tiny: dict[str, Any], tmp_path: Path) -> None:
+    """With several files, the state starts afresh where one begins."""
+    for name, content in (("a", "abababab" * 40), ("b", "cdcdcdcd" * 40)):
+        (tmp_path / f"{name}.txt").write_text(content)
+    run = train_language_model([tmp_path / "a.txt", tmp_path / "b.txt"], valid=[tmp_path / "a.txt"], out=tmp_path / "run", differences=tiny)
+    assert run.folder.facts()["data"]["train_tokens"] == 640
+
+
+def test_early_stopping(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    tiny["train"] |= {"steps": 500, "evaluations": 100, "patience": 2, "optimizer": {"learning_rate": 1e-9}, "schedule": {"name": "constant"}}
+    run = train_language_model([text], out=tmp_path / "run", differences=tiny)
+    assert run.folder.facts()["result"]["steps"] < 500
+
+
+def test_divergence_is_one_sentence(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    tiny["train"] |= {"clip_norm": None, "steps": 400, "optimizer": {"name": "sgd", "learning_rate": 1e30}}
+    with pytest.raises(ValueError, match=r"stopped being finite at step \d+.*lower `train.optimizer.learning_rate`"):
+        train_language_model([text], out=tmp_path / "run", differences=tiny)
+
+
+def test_a_text_too_short_leaves_nothing(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("ab")
+    with pytest.raises(DataError):
+        train_language_model([text], out=tmp_path / "new" / "run", differences=tiny)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["text.txt"]
+
+
+def test_an_own_cell_asks_for_trust(text: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_cells.py").write_text(
+        "import torch\nfrom unrolled.nn.cell import Cell, HiddenState\n\n"
+        "class Leaky(Cell):\n"
+        "    def __init__(self, input_size, hidden_size):\n"
+        "        super().__init__()\n"
+        "        self.input_size, self.hidden_size = input_size, hidden_size\n"
+        "        self.mix = torch.nn.Linear(input_size + hidden_size, hidden_size)\n\n"
+        "    def step(self, x, state):\n"
+        "        h = 0.5 * state.h + 0.5 * torch.tanh(self.mix(torch.cat([x, state.h], -1)))\n"
+        "        return h, HiddenState(h)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tiny["model"]["cell"] = "my_cells:Leaky"
+    with pytest.raises(ConfigurationError, match=r"would run .*my_cells\.py`; give `--trust`"):
+        train_language_model([text], out=tmp_path / "run", differences=tiny)
+    run = train_language_model([text], out=tmp_path / "run", differences=tiny, trust=True)
+    with pytest.raises(ConfigurationError, match="give `--trust`"):
+        load(run.folder.path)
+    assert load(run.folder.path, trust=True).evaluate() == run.evaluate()

@@ -1,0 +1,118 @@
+"""Clipping reports the root, schedules have their shape, averages are averages."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from unrolled.train.optimizers import Average, build_optimizer, clip
+from unrolled.train.schedule import count_plateaus, rate_share
+from unrolled.train.settings import OptimizerSettings, ScheduleSettings, TrainSettings
+
+
+def with_gradients(*values: list[float]) -> list[nn.Parameter]:
+    parameters = [nn.Parameter(torch.zeros(len(v))) for v in values]
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.grad = torch.tensor(value)
+    return parameters
+
+
+def test_the_norm_is_the_root_not_the_square() -> None:
+    parameters = with_gradients([3.0, 0.0], [0.0, 4.0])
+    norm, largest = clip(parameters, TrainSettings(clip_norm=1.0))
+    assert norm.item() == pytest.approx(5.0) and largest.item() == 4.0  # the sum of squares would be 25
+    assert torch.cat([p.grad for p in parameters]).tolist() == pytest.approx([0.6, 0.0, 0.0, 0.8], abs=1e-6)
+
+
+def test_a_small_gradient_is_left_alone() -> None:
+    parameters = with_gradients([0.3, 0.4])
+    clip(parameters, TrainSettings(clip_norm=1.0, clip_value=0.5))
+    assert parameters[0].grad.tolist() == pytest.approx([0.3, 0.4])
+
+
+def test_by_value_then_by_norm() -> None:
+    parameters = with_gradients([3.0, -4.0])
+    norm, _ = clip(parameters, TrainSettings(clip_norm=1.0, clip_value=2.0))
+    assert norm.item() == pytest.approx(5.0)
+    assert parameters[0].grad.tolist() == pytest.approx([math.sqrt(0.5), -math.sqrt(0.5)], abs=1e-6)
+
+
+def test_no_limit_no_change() -> None:
+    parameters = with_gradients([30.0, -40.0])
+    clip(parameters, TrainSettings(clip_norm=None))
+    assert parameters[0].grad.tolist() == [30.0, -40.0]
+
+
+def test_clipping_agrees_with_torch() -> None:
+    torch.manual_seed(0)
+    ours, theirs = (with_gradients(torch.randn(50, generator=torch.Generator().manual_seed(1)).tolist()) for _ in range(2))
+    clip(ours, TrainSettings(clip_norm=0.7))
+    torch.nn.utils.clip_grad_norm_(theirs, 0.7)
+    torch.testing.assert_close(ours[0].grad, theirs[0].grad)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "asgd"])
+def test_every_optimizer_falls(name: str) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 1)
+    optimizer = build_optimizer(layer, OptimizerSettings(name=name, learning_rate=0.05))
+    x = torch.randn(20, 3)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = (layer(x) - x.sum(1, keepdim=True)).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_weight_decay_spares_biases() -> None:
+    groups = build_optimizer(nn.Linear(3, 1), OptimizerSettings(weight_decay=0.1)).param_groups
+    assert [(g["weight_decay"], g["params"][0].dim()) for g in groups] == [(0.1, 2), (0.0, 1)]
+
+
+def test_cosine_rises_then_falls_to_its_floor() -> None:
+    schedule = ScheduleSettings(name="cosine", warmup_steps=9, final_share=0.1)
+    assert rate_share(schedule, 0, 0.0, 0) == pytest.approx(0.1)
+    assert rate_share(schedule, 9, 0.0, 0) == pytest.approx(1.0)
+    assert rate_share(schedule, 99, 0.5, 0) == pytest.approx(0.55)
+    assert rate_share(schedule, 99, 1.0, 0) == pytest.approx(0.1)
+    assert rate_share(schedule, 99, 1.3, 0) == pytest.approx(0.1)
+
+
+def test_linear_constant_plateau() -> None:
+    assert rate_share(ScheduleSettings(name="linear", warmup_steps=0, final_share=0.0), 5, 0.25, 0) == pytest.approx(0.75)
+    assert rate_share(ScheduleSettings(name="constant", warmup_steps=0), 5, 0.9, 3) == 1.0
+    assert rate_share(ScheduleSettings(name="plateau", warmup_steps=0, factor=0.5), 5, 0.9, 3) == 0.125
+
+
+def test_plateaus_are_counted() -> None:
+    assert count_plateaus([3, 2, 1], 1) == 0
+    assert count_plateaus([3, 3, 2, 2, 2], 1) == 3
+    assert count_plateaus([3, 3, 2, 2, 2], 2) == 1
+
+
+def test_the_exponential_average_is_one() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    average = Average(layer, TrainSettings(average=0.5))
+    expected = layer.weight.item()
+    for value in (1.0, 2.0, 3.0):
+        nn.init.constant_(layer.weight, value)
+        average.update()
+        expected = 0.5 * expected + 0.5 * value
+    assert average.module.weight.item() == pytest.approx(expected)
+
+
+def test_averaged_sgd_waits_until_the_loss_stops_falling() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    average = Average(layer, TrainSettings(optimizer=OptimizerSettings(name="asgd")))
+    average.after_evaluation([6, 5, 4, 3, 2, 1, 0.5])
+    assert average.module is layer
+    nn.init.constant_(layer.weight, 1.0)
+    average.after_evaluation([1, 2, 2, 2, 2, 2, 2])
+    for value in (2.0, 3.0):
+        nn.init.constant_(layer.weight, value)
+        average.update()
+    assert average.module.weight.item() == pytest.approx(2.0)  # the mean of 1, 2, 3
