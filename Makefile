@@ -56,7 +56,7 @@ bench-help: $(VENV)/.core  ## list the measurements under benchmarks/
 	@ls benchmarks/*.py 2>/dev/null | sed 's/^/  $(subst /,\/,$(BIN))\/python /' || true
 
 clean:  ## remove what was built, the environment included; runs/ stays
-	rm -rf $(VENV) docs/_build dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) docs/_build docs/reference/generated dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- Set-up: each stamp is a group of packages that is installed -------------------------------------------------------

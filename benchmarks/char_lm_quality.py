@@ -27,9 +27,9 @@ arguments.add_argument("--seeds", type=int, default=3)
 
 def reference(options: argparse.Namespace, seed: int) -> dict[str, float]:
     """One run of the plain script, in the number format that the processor multiplies natively."""
-    from unrolled.train.precision import has_native_bf16
-
     import torch
+
+    from unrolled.train.precision import has_native_bf16
 
     command = [sys.executable, str(options.reference), str(options.text), "--minutes", str(options.minutes), "--seed", str(seed)]
     if not has_native_bf16(torch.device("cpu")):
@@ -45,10 +45,21 @@ def ours(options: argparse.Namespace, seed: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         run = str(Path(folder) / "run")
         sets = [f"--set=train.minutes={options.minutes}", f"--set=train.seed={seed}"]
-        printed = subprocess.run([program, "train", "lm", str(options.text), "--out", run, "--json", "--quiet", *sets], check=True, capture_output=True, text=True)
+        printed = subprocess.run(
+            [program, "train", "lm", str(options.text), "--out", run, "--json", "--quiet", *sets],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         summary = json.loads(printed.stdout)
-        scored = subprocess.run([program, "eval", run, "--split", "valid", "--streams", "64", "--json"], check=True, capture_output=True, text=True)
-    return {"loss": json.loads(scored.stdout)["loss"], "characters_per_second": summary["tokens"] / summary["seconds"], "steps": summary["steps"]}
+        scored = subprocess.run(
+            [program, "eval", run, "--split", "valid", "--streams", "64", "--json"], check=True, capture_output=True, text=True
+        )
+    return {
+        "loss": json.loads(scored.stdout)["loss"],
+        "characters_per_second": summary["tokens"] / summary["seconds"],
+        "steps": summary["steps"],
+    }
 
 
 def main() -> None:

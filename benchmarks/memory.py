@@ -44,7 +44,14 @@ def anonymous_megabytes(process: int) -> float:
 def peak_while_training(text: Path, out: Path) -> float:
     """The largest RssAnon of `unrolled train lm` from its start to its end, set-up included."""
     program = str(Path(sys.executable).with_name("unrolled"))
-    sets = ["train.steps=30", "train.evaluations=0", "model.hidden_size=128", "train.batch_size=16", "train.window=64", "data.valid_share=0.0005"]
+    sets = [
+        "train.steps=30",
+        "train.evaluations=0",
+        "model.hidden_size=128",
+        "train.batch_size=16",
+        "train.window=64",
+        "data.valid_share=0.0005",
+    ]
     command = [program, "train", "lm", str(text), "--out", str(out), "--quiet", *[f"--set={one}" for one in sets]]
     process = subprocess.Popen(command)
     peak = 0.0
@@ -75,7 +82,10 @@ def main() -> None:
             text = Path(folder) / f"{megabytes}.txt"
             write_text(text, megabytes)
             begin = time.perf_counter()
-            found[f"{megabytes} MB"] = {"peak_anonymous_MB": round(peak_while_training(text, Path(folder) / f"run-{megabytes}"), 1), "seconds": round(time.perf_counter() - begin, 1)}
+            found[f"{megabytes} MB"] = {
+                "peak_anonymous_MB": round(peak_while_training(text, Path(folder) / f"run-{megabytes}"), 1),
+                "seconds": round(time.perf_counter() - begin, 1),
+            }
             print(json.dumps(found), flush=True)
     peaks = [one["peak_anonymous_MB"] for one in found.values()]
     print(f"difference: {peaks[1] - peaks[0]:.1f} MB")

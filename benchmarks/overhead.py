@@ -40,7 +40,7 @@ class Plain(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
         self.readout = nn.Linear(HIDDEN, vocabulary)
 
-    def forward(self, x, state=None):  # noqa: ANN001, ANN201
+    def forward(self, x, state=None):
         y, state = self.lstm(self.embed(x), state)
         return self.readout(self.dropout(y)), state
 
@@ -118,7 +118,9 @@ def main() -> None:
     ratios = {what: medians[f"our {what}"] / medians[f"plain {what}"] for what in ("training", "sampling")}
     print(f"ratios (ours / plain): {ratios}")
     sizes = {"hidden": HIDDEN, "embedding": EMBEDDING, "batch": BATCH, "window": WINDOW, "precision": "fp32"}
-    write_result("overhead", {"machine": describe_machine(), "sizes": sizes, "symbols_per_second": found, "medians": medians, "ratios": ratios})
+    write_result(
+        "overhead", {"machine": describe_machine(), "sizes": sizes, "symbols_per_second": found, "medians": medians, "ratios": ratios}
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import pytest
 from sybil import Example, Sybil
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 
-collect_ignore = ["conf.py", "conftest.py", "_build"]
+collect_ignore = ["conf.py", "conftest.py", "_build", "_extensions", "_templates"]
 TEXT_LENGTH = 60_000
 SECONDS = 240
 

@@ -56,7 +56,14 @@ def process(tmp_path: Path) -> Command:
     def run(*arguments: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         return subprocess.run(
-            [sys.executable, "-m", "unrolled", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False, **kwargs
+            [sys.executable, "-m", "unrolled", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            **kwargs,
         )
 
     return run

@@ -44,7 +44,9 @@ def test_json_is_alone_on_standard_output(command: Command, text: Path, run: str
 def test_eval_on_a_file_and_on_splits(command: Command, text: Path, run: str, tmp_path: Path) -> None:
     with gzip.open(tmp_path / "other.txt.gz", "wt") as file:
         file.write(text.read_text())
-    on_file, on_valid, on_train = (json.loads(command("eval", run, *more, "--json").stdout) for more in (["other.txt.gz"], [], ["--split", "train"]))
+    on_file, on_valid, on_train = (
+        json.loads(command("eval", run, *more, "--json").stdout) for more in (["other.txt.gz"], [], ["--split", "train"])
+    )
     assert on_file["symbols"] > on_train["symbols"] > on_valid["symbols"]
 
 
@@ -72,7 +74,20 @@ def test_options_come_from_the_settings(command: Command) -> None:
 
 def test_a_file_of_differences_and_a_preset(command: Command, text: Path, tmp_path: Path) -> None:
     (tmp_path / "my.toml").write_text("[model]\ncell = 'gru'\n")
-    done = command("train", "lm", text.name, "--out", "run", "--preset", "awd-lstm", "--config", "my.toml", *SMALL, "--set=data.tokens=words", "--set=train.window=3")
+    done = command(
+        "train",
+        "lm",
+        text.name,
+        "--out",
+        "run",
+        "--preset",
+        "awd-lstm",
+        "--config",
+        "my.toml",
+        *SMALL,
+        "--set=data.tokens=words",
+        "--set=train.window=3",
+    )
     assert done.returncode == 0, done.stderr
     config = json.loads(command("show", "run", "--json").stdout)["config"]
     assert config["model"]["cell"] == "gru" and config["model"]["weight_drop"] == 0.5 and config["model"]["hidden_size"] == 16

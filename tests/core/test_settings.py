@@ -44,7 +44,16 @@ def test_impossible_value(value: object) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("a.b=3", 3), ("a.b=1e-3", 1e-3), ("a.b=true", True), ("a.b=none", None), ("a.b=gru", "gru"), ("a.b=[1, 2]", [1, 2]), ("a.b='3'", "3"), ("a.b=x=y", "x=y")],
+    [
+        ("a.b=3", 3),
+        ("a.b=1e-3", 1e-3),
+        ("a.b=true", True),
+        ("a.b=none", None),
+        ("a.b=gru", "gru"),
+        ("a.b=[1, 2]", [1, 2]),
+        ("a.b='3'", "3"),
+        ("a.b=x=y", "x=y"),
+    ],
 )
 def test_overrides(text: str, value: object) -> None:
     assert parse_override(text) == {"a": {"b": value}}

@@ -84,7 +84,7 @@ def _build(path: Path, cache: Path) -> list[int]:
 def test_two_processes_may_build_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text(TEXT * 20_000)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    with multiprocessing.get_context("fork").Pool(2) as pool:
         first, second = pool.starmap(_build, [(path, tmp_path / "cache")] * 2, chunksize=1)
     assert first == second == CharacterTokenizer.train([TEXT]).encode(TEXT * 20_000).tolist()
     assert len(list((tmp_path / "cache").iterdir())) == 4

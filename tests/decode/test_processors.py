@@ -74,6 +74,10 @@ def test_top_p_one_keeps_everything_however_the_sums_are_rounded() -> None:
     assert run(TopP(1.0), row) == row
 
 
+def test_top_p_that_is_reached_exactly_needs_no_further_token() -> None:
+    assert kept(run(TopP(0.5), [0.0, 0.0])) == {0}
+
+
 @given(rows, st.floats(0, 1))
 def test_min_p_keeps_what_is_likely_beside_the_likeliest(row: Row, p: float) -> None:
     row = float32(row)

@@ -11,7 +11,7 @@ from toy import Chain, Constant, PrefilledChain
 
 from unrolled.core.errors import ConfigurationError, DataError, UserError
 from unrolled.core.settings import resolve
-from unrolled.decode import Forbid, SamplingOptions, Stepper, greedy, sample
+from unrolled.decode import Forbid, SamplingOptions, Stepper, greedy, sample, sampling
 from unrolled.decode.sampling import LARGEST_SHARE, SampleStream, draw, likeliest
 
 
@@ -220,6 +220,11 @@ def test_the_largest_share_falls_on_a_token_of_any_distribution() -> None:
     for size in (2, 65, 50_000):
         cumulated = torch.randn(200, size, generator=seeded()).softmax(-1, dtype=torch.float64).cumsum(-1)
         assert (cumulated[:, -1] > LARGEST_SHARE).all()
+
+
+def test_a_share_of_zero_never_falls_on_a_token_without_probability(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "LARGEST_SHARE", 0.0)
+    assert draw(torch.tensor([[-math.inf, 0.0, 1.0]]), seeded()).tolist() == [1]
 
 
 def test_options_refuse_what_cannot_be() -> None:

@@ -34,7 +34,7 @@ def browse(page: Path, scratch: Path, script: str = "", width: int = 1000) -> tu
         "--virtual-time-budget=2000",
     ]
     command += [f"--user-data-dir={scratch / 'profile'}", f"--window-size={width},900", "--dump-dom", copy.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, env={**os.environ, "HOME": str(scratch)})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True, env={**os.environ, "HOME": str(scratch)})
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 

@@ -9,7 +9,16 @@ import pytest
 
 TINY: dict[str, Any] = {
     "model": {"hidden_size": 16, "embedding_size": 8, "output_dropout": 0.1, "input_dropout": 0.1},
-    "train": {"steps": 12, "batch_size": 4, "window": 8, "evaluations": 3, "evaluation_batch_size": 4, "log_every": 2, "precision": "fp32", "threads": 1},
+    "train": {
+        "steps": 12,
+        "batch_size": 4,
+        "window": 8,
+        "evaluations": 3,
+        "evaluation_batch_size": 4,
+        "log_every": 2,
+        "precision": "fp32",
+        "threads": 1,
+    },
     "samples": {"length": 20},
 }
 

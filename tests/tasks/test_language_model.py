@@ -24,7 +24,14 @@ def test_hello_is_learnt_exactly(cell: str, tmp_path: Path) -> None:
     text.write_text("hello" * 40)
     differences = {
         "model": {"cell": cell, "hidden_size": 16, "embedding_size": 8},
-        "train": {"steps": 150, "batch_size": 4, "window": 20, "evaluations": 1, "optimizer": {"learning_rate": 0.02}, "schedule": {"warmup_steps": 5}},
+        "train": {
+            "steps": 150,
+            "batch_size": 4,
+            "window": 20,
+            "evaluations": 1,
+            "optimizer": {"learning_rate": 0.02},
+            "schedule": {"warmup_steps": 5},
+        },
         "samples": {"length": 0},
     }
     run = train_language_model([text], out=tmp_path / "run", differences=differences)
@@ -39,7 +46,17 @@ def trained(text: Path, tiny: dict[str, Any], tmp_path: Path) -> Any:
 
 def test_the_run_folder_is_whole(trained: Any) -> None:
     names = {path.name for path in trained.folder.path.iterdir()}
-    expected = {"run.json", "config.toml", "tokenizer.json", "weights.safetensors", "checkpoint.safetensors", "metrics.jsonl", "samples.jsonl", "report.html", "cache"}
+    expected = {
+        "run.json",
+        "config.toml",
+        "tokenizer.json",
+        "weights.safetensors",
+        "checkpoint.safetensors",
+        "metrics.jsonl",
+        "samples.jsonl",
+        "report.html",
+        "cache",
+    }
     assert names == expected
     facts = trained.folder.facts()
     assert facts["status"] == "finished" and facts["result"]["steps"] == 12
@@ -178,7 +195,13 @@ def test_documents_do_not_see_each_other(tiny: dict[str, Any], tmp_path: Path) -
 
 
 def test_early_stopping(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
-    tiny["train"] |= {"steps": 500, "evaluations": 100, "patience": 2, "optimizer": {"learning_rate": 1e-9}, "schedule": {"name": "constant"}}
+    tiny["train"] |= {
+        "steps": 500,
+        "evaluations": 100,
+        "patience": 2,
+        "optimizer": {"learning_rate": 1e-9},
+        "schedule": {"name": "constant"},
+    }
     run = train_language_model([text], out=tmp_path / "run", differences=tiny)
     assert run.folder.facts()["result"]["steps"] < 500
 

@@ -102,7 +102,11 @@ def test_log_uniform_is_what_it_draws() -> None:
 
 def test_sampled_loss_is_its_formula() -> None:
     generator = torch.Generator().manual_seed(0)
-    hidden, weight, bias = torch.randn(3, 4, generator=generator), torch.randn(9, 4, generator=generator), torch.randn(9, generator=generator)
+    hidden, weight, bias = (
+        torch.randn(3, 4, generator=generator),
+        torch.randn(9, 4, generator=generator),
+        torch.randn(9, generator=generator),
+    )
     targets, negatives, proposal = torch.tensor([2, -100, 8]), torch.tensor([0, 2, 2, 5]), log_uniform(9)
     found = sampled_cross_entropy(hidden, weight, bias, targets, negatives, proposal)
     for row, target in ((0, 2), (2, 8)):

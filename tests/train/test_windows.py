@@ -26,7 +26,9 @@ class Counting:
         return Batch(inputs, inputs + 1, None)
 
 
-@pytest.mark.parametrize(("steps", "k1", "k2"), [(10, 3, None), (10, 3, 3), (10, 3, 5), (10, 1, 4), (7, 10, None), (9, 3, 20), (1, 1, None)])
+@pytest.mark.parametrize(
+    ("steps", "k1", "k2"), [(10, 3, None), (10, 3, 3), (10, 3, 5), (10, 1, 4), (7, 10, None), (9, 3, 20), (1, 1, None)]
+)
 def test_every_step_is_scored_once_an_epoch(steps: int, k1: int, k2: int | None) -> None:
     windows = TruncatedWindows(Counting(steps), k1, k2)
     for epoch in range(2):

@@ -51,5 +51,8 @@ def main() -> None:
         sys.exit(0)
     except Exception:
         traceback.print_exc()
-        print("unrolled: this is a fault of unrolled, not yours; please report it with the lines above and the command you gave", file=sys.stderr)
+        print(
+            "unrolled: this is a fault of unrolled, not yours; please report it with the lines above and the command you gave",
+            file=sys.stderr,
+        )
         sys.exit(1)

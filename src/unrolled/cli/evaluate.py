@@ -14,7 +14,9 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE…", help="Text to score; else a split of the run's own data.")] = None,
     split: Annotated[str, typer.Option("--split", help="Which part of the run's data: valid or train.")] = "valid",
-    streams: Annotated[int | None, typer.Option("--streams", help="Rows read side by side; 1 is slowest and reads no text from a cold state.")] = None,
+    streams: Annotated[
+        int | None, typer.Option("--streams", help="Rows read side by side; 1 is slowest and reads no text from a cold state.")
+    ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -25,4 +27,5 @@ def evaluate(
     if json:
         print_json({"run": str(run), **result})
     else:
-        print(f"{figures(result).removeprefix('valid ')}  ({result['symbols']:,} symbols)")
+        words = "" if result["word_perplexity"] is None else f"  word perplexity {result['word_perplexity']:.4g}"
+        print(f"{figures(result)}{words}  ({result['symbols']:,} symbols)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from typing import Any
 
@@ -65,8 +64,7 @@ def figures(record: dict[str, Any]) -> str:
     Returns:
         Loss, perplexity and bits per character.
     """
-    line = f"valid loss {record['loss']:.4f}  perplexity {record['perplexity']:.2f}  bits/character {record['bits_per_character']:.3f}"
-    return line if record.get("word_perplexity") is None else line + f"  word perplexity {record['word_perplexity']:.1f}"
+    return f"loss {record['loss']:.4f}  perplexity {record['perplexity']:.2f}  bits/character {record['bits_per_character']:.3f}"
 
 
 class TrainingDisplay:
@@ -120,7 +118,9 @@ class TrainingDisplay:
         Args:
             record: as in the metrics file.
         """
-        self.console.print(f"step {record['step']:>6,}  {duration(record['seconds']):>7}  {figures(record)}", markup=False)
+        self.console.print(
+            f"step {record['step']:>6,}  {duration(record['seconds']):>7}  valid {figures(record)}", markup=False, soft_wrap=True
+        )
 
     def sampled(self, record: dict[str, Any]) -> None:
         """Print a sample under the stage it belongs to.
@@ -135,5 +135,3 @@ class TrainingDisplay:
         self.console.rule(f"{stage} … (step {record['step']:,})", align="left")
         self.console.print(record["text"].strip("\n"), markup=False, soft_wrap=True)
         self.console.print()
-
-

@@ -19,7 +19,9 @@ def sample(
     top_k: Annotated[int | None, typer.Option("--top-k", help="Only the k likeliest symbols.")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", help="Only the likeliest symbols that together have this probability.")] = None,
     min_p: Annotated[float | None, typer.Option("--min-p", help="Only symbols at least this share as likely as the likeliest.")] = None,
-    repetition_penalty: Annotated[float, typer.Option("--repetition-penalty", help="Above 1, symbols already in the text become rarer.")] = 1.0,
+    repetition_penalty: Annotated[
+        float, typer.Option("--repetition-penalty", help="Above 1, symbols already in the text become rarer.")
+    ] = 1.0,
     stop: Annotated[list[str] | None, typer.Option("--stop", help="End before this text appears; may be given several times.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="The same seed gives the same text.")] = None,
     samples: Annotated[int, typer.Option("--n", min=1, help="How many samples.")] = 1,

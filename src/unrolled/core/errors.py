@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LISTED = 20
+"""How many known words a sentence lists at most."""
+
 
 class UserError(ValueError):
     """What a user can mend; the message says what must hold, what was found, where, and what to try."""
@@ -36,4 +39,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f"did you mean `{close[0]}`?"
-    return "known: " + ", ".join(f"`{k}`" for k in known)
+    shown = ", ".join(f"`{k}`" for k in known[:LISTED])
+    return f"known: {shown}" + (f" and {len(known) - LISTED} more" if len(known) > LISTED else "")

@@ -117,7 +117,9 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
         raise RunError(f"`{path}` could not be written ({reason}); free some space or choose another place with `--out`") from error
     except Exception as error:
         if "No space left" in str(error) or "StorageFull" in str(error):
-            raise RunError(f"`{path}` could not be written (no space left on the disk); free some space or choose another place with `--out`") from error
+            raise RunError(
+                f"`{path}` could not be written (no space left on the disk); free some space or choose another place with `--out`"
+            ) from error
         raise
 
 

@@ -80,7 +80,7 @@ def parse_override(text: str) -> Differences:
     nested: Any = _read_value(value.strip())
     for name in reversed(names):
         nested = {name: nested}
-    return nested  # type: ignore[no-any-return]
+    return nested
 
 
 def _read_value(text: str) -> Any:

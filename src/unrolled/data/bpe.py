@@ -225,7 +225,7 @@ def _parts(line: str) -> list[str]:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    # The library's own thread pool does not survive a fork and warns at every later one, so the threads are ours, unless the user chose.
+    # Versions of the library before 0.23 warn at every fork once its own threads were used, so the threads are ours, unless the user chose.
     name = "TOKENIZERS_PARALLELISM"
     if name in os.environ:
         yield

@@ -39,7 +39,9 @@ def find_cell(name: str, *, trust: bool = False) -> CellFactory:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"the cell `{name}` cannot be imported ({error}); run from the folder of its file or install it") from error
+        raise ConfigurationError(
+            f"the cell `{name}` cannot be imported ({error}); run from the folder of its file or install it"
+        ) from error
     if not (isinstance(found, type) and issubclass(found, Cell)):
         raise ConfigurationError(f"`{name}` must be a class derived from `unrolled.nn.Cell`, got {found!r}")
     return found

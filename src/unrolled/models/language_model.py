@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 from jaxtyping import Bool, Float, Int
@@ -178,7 +179,7 @@ def build_stack(settings: LanguageModelSettings, sizes: list[int], cell: CellFac
         The stack.
     """
     layers: list[Layer] = [LockedDropout(settings.input_dropout)]
-    for place, (below, size) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for place, (below, size) in enumerate(pairwise(sizes)):
         if place:
             layers.append(LockedDropout(settings.hidden_dropout))
         layers.append(build_layer(settings, cell, below, size))

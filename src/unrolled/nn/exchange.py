@@ -32,11 +32,9 @@ def read_layer(source: nn.RNNBase, kind: type[nn.RNNBase]) -> tuple[Tensor, Tens
             f"one cell takes the weights of one layer in one direction without projection, got {source.num_layers} layers, "
             f"bidirectional={source.bidirectional}, proj_size={source.proj_size}; convert layer by layer into `Stacked` or `Bidirectional`"
         )
-    weights = source.weight_ih_l0.detach(), source.weight_hh_l0.detach()
-    if not source.bias:
-        zero = torch.zeros_like(weights[0][:, 0])
-        return *weights, zero, zero
-    return *weights, source.bias_ih_l0.detach(), source.bias_hh_l0.detach()
+    slots = [weight.detach() for weight in source.all_weights[0]]
+    zero = torch.zeros_like(slots[0][:, 0])
+    return slots[0], slots[1], *(slots[2:] if source.bias else (zero, zero))
 
 
 @torch.no_grad()
@@ -50,7 +48,6 @@ def write_layer(target: Layer, weights: tuple[Tensor, Tensor, Tensor, Tensor]) -
     Returns:
         `target`.
     """
-    slots = target.weight_ih_l0, target.weight_hh_l0, target.bias_ih_l0, target.bias_hh_l0
-    for slot, value in zip(slots, weights, strict=True):
+    for slot, value in zip(target.all_weights[0], weights, strict=True):
         slot.copy_(value)
     return target

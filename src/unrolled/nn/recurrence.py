@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -242,21 +243,36 @@ def run_whole(cell: Cell, sequences: Sequences, state: State, restart: State) ->
     for begin, end in pairwise(boundaries(sequences)):
         if resets is not None:
             state = where_state(resets[:, begin], restart, state)
-        rows = None if lengths is None else (lengths >= end).nonzero()[:, 0]
-        everyone = rows is None or len(rows) == len(data)
-        chunk, before = data[:, begin:end], state
-        if not everyone:
-            chunk, before = chunk[rows], select_state(state, rows)
-        result = cell.whole(chunk, before) if everyone or len(rows) else (chunk.new_zeros(0, end - begin, cell.output_size), before)
+        chunk = data[:, begin:end]
+        alive = None if lengths is None else (lengths >= end).nonzero()[:, 0]
+        result = cell.whole(chunk, state) if alive is None or len(alive) == len(data) else run_rows(cell, chunk, state, alive)
         if result is None:
             return None
-        output, after = result
-        if not everyone:
-            output = output.new_zeros(len(data), *output.shape[1:]).index_copy(0, rows, output)
-            after = map_state(lambda old, new, rows=rows: old.to(new.dtype).index_copy(0, rows, new), state, after)
+        output, state = result
         outputs.append(output)
-        state = after
     return torch.cat(outputs, 1), state
+
+
+def run_rows(cell: Cell, chunk: Tensor, state: State, rows: Int[Tensor, " chosen"]) -> tuple[Tensor, State] | None:
+    """A part of the batch by the cell's faster way; the other rows keep their state and put out zeros.
+
+    Args:
+        cell: may offer `whole`.
+        chunk: `[batch, time, input]`.
+        state: of the whole batch.
+        rows: those that go on.
+
+    Returns:
+        Outputs and states of the whole batch, or `None` where the cell has no faster way.
+    """
+    if len(rows) == 0:
+        return cell.zeros(len(chunk), chunk.shape[1], cell.output_size), state
+    result = cell.whole(chunk[rows], select_state(state, rows))
+    if result is None:
+        return None
+    output, after = result
+    everyone = output.new_zeros(len(chunk), *output.shape[1:]).index_copy(0, rows, output)
+    return everyone, map_state(lambda old, new: old.to(new.dtype).index_copy(0, rows, new), state, after)
 
 
 def boundaries(sequences: Sequences) -> list[int]:
@@ -335,6 +351,16 @@ class Stacked(Layer):
             size = layer.output_size or size
         self.output_size = size or 0
 
+    def named_layers(self) -> Iterator[tuple[str, Layer]]:
+        """The layers from below, each with its name in the state.
+
+        Yields:
+            Name and layer.
+        """
+        for name, layer in self.layers.named_children():
+            assert isinstance(layer, Layer)
+            yield name, layer
+
     def initial_state(self, batch_size: int) -> State:
         """The initial states of all layers.
 
@@ -344,7 +370,7 @@ class Stacked(Layer):
         Returns:
             States by layer.
         """
-        return {name: layer.initial_state(batch_size) for name, layer in self.layers.named_children()}
+        return {name: layer.initial_state(batch_size) for name, layer in self.named_layers()}
 
     def forward(
         self,
@@ -366,7 +392,7 @@ class Stacked(Layer):
             The outputs of the last layer, and the states by layer.
         """
         final = {}
-        for name, layer in self.layers.named_children():
+        for name, layer in self.named_layers():
             xs, final[name] = layer(xs, None if state is None else state[name], resets=resets, noise=noise)
         return xs, final
 
@@ -381,7 +407,7 @@ class Stacked(Layer):
             The output of the last layer, and the new states.
         """
         after = {}
-        for name, layer in self.layers.named_children():
+        for name, layer in self.named_layers():
             x, after[name] = layer.step(x, state[name])
         return x, after
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -11,9 +9,8 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
 
-from unrolled.core.errors import ConfigurationError, RunError, nearest
+from unrolled.core.errors import ConfigurationError, nearest
 from unrolled.core.settings import Differences, Settings, combine, merge, read_toml, resolve
 from unrolled.data import Corpus, Streams, Tokenizer, build_corpus, evaluation_streams, load_tokenizer, save_tokenizer
 from unrolled.models.language_model import LanguageModel, LanguageModelSettings
@@ -215,12 +212,7 @@ def resume_language_model(
         The run, with the best weights loaded.
     """
     folder = open_run(Path(path))
-    for group_name, options in (changes or {}).items():
-        allowed = RESUMABLE.get(group_name, set())
-        for key in options if isinstance(options, Mapping) else [""]:
-            if key not in allowed:
-                can = ", ".join(f"`train.{name}`" for name in sorted(RESUMABLE["train"]))
-                raise ConfigurationError(f"`{group_name}.{key}` cannot change when a run goes on; what can: {can}; train a new run for anything else")
+    _refuse_other_changes(changes or {})
     settings = resolve(LanguageModelRunSettings, merge(folder.read_config(), changes or {}))
     machine = prepare_machine(settings.train)
     group = join_group(machine.device)
@@ -235,6 +227,15 @@ def resume_language_model(
     return load_language_model(folder.path, trust=trust)
 
 
+def _refuse_other_changes(changes: Mapping[str, Any]) -> None:
+    for group, options in changes.items():
+        allowed = RESUMABLE.get(group, set())
+        for key in options if isinstance(options, Mapping) else [""]:
+            if key not in allowed:
+                can = ", ".join(f"`train.{name}`" for name in sorted(RESUMABLE["train"]))
+                raise ConfigurationError(f"`{group}.{key}` cannot change when a run goes on; what can: {can}; train a new run for anything else")
+
+
 def _create(path: Path, settings: LanguageModelRunSettings, files: list[Path], valid: list[Path], machine: Machine, *, trust: bool) -> None:
     """Everything that can go wrong before training goes wrong here, and then leaves nothing behind."""
     with new_run(path) as folder:
@@ -245,7 +246,12 @@ def _create(path: Path, settings: LanguageModelRunSettings, files: list[Path], v
         save_tokenizer(tokenizer, folder.tokenizer)
         folder.write_config(settings)
         facts = first_facts("lm", path.name)
-        facts["machine"] = {"device": str(machine.device), "precision": machine.precision, "threads": machine.threads, "processor": machine.processor}
+        facts["machine"] = {
+            "device": str(machine.device),
+            "precision": machine.precision,
+            "threads": machine.threads,
+            "processor": machine.processor,
+        }
         facts["data"] = describe(folder, files, valid, tokenizer, parts)
         facts["parameters"] = sum(p.numel() for p in model.parameters())
         folder.write_facts(facts)

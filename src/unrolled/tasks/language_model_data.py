@@ -10,7 +10,17 @@ from pydantic import Field
 
 from unrolled.core.errors import DataError, RunError
 from unrolled.core.settings import Settings
-from unrolled.data import BPETokenizer, CharacterTokenizer, Corpus, Tokenizer, UnknownSymbolError, WordTokenizer, build_corpus, digest, open_text
+from unrolled.data import (
+    BPETokenizer,
+    CharacterTokenizer,
+    Corpus,
+    Tokenizer,
+    UnknownSymbolError,
+    WordTokenizer,
+    build_corpus,
+    digest,
+    open_text,
+)
 from unrolled.tasks.run_folder import RunFolder
 
 
@@ -61,7 +71,9 @@ def make_tokenizer(settings: TextSettings, files: Sequence[Path], valid: Sequenc
     read = [*files, *valid] if settings.tokens != "bpe" else files
     tokenizer = TRAINERS[settings.tokens]([open_text(path) for path in read], settings)
     if tokenizer.size < 2:
-        raise DataError(f"a language model needs at least two different symbols, and `{files[0]}` has only {tokenizer.symbol(0)!r}; give a longer text")
+        raise DataError(
+            f"a language model needs at least two different symbols, and `{files[0]}` has only {tokenizer.symbol(0)!r}; give a longer text"
+        )
     return tokenizer
 
 
@@ -139,7 +151,11 @@ def recorded_files(folder: RunFolder, data: dict[str, Any]) -> tuple[list[Path],
     valid = [folder.resolve(path) for path in data["valid_files"]]
     for path in (*files, *valid):
         if not path.exists():
-            raise RunError(f"the run `{folder.path}` was trained on `{path}`, which is no longer there; put it back, or give a file of your own")
+            raise RunError(
+                f"the run `{folder.path}` was trained on `{path}`, which is no longer there; put it back, or give a file of your own"
+            )
     if digest([*files, *valid]) != data["digest"]:
-        raise RunError(f"the text of the run `{folder.path}` (`{files[0]}`) has changed since it was trained; put the old text back, or train a new run")
+        raise RunError(
+            f"the text of the run `{folder.path}` (`{files[0]}`) has changed since it was trained; put the old text back, or train a new run"
+        )
     return files, valid

@@ -80,7 +80,10 @@ class LanguageModelObjective(nn.Module):
         if cut >= inputs.shape[1]:
             reading = self.model.read(inputs, state, resets=resets, noise=noise)
             return reading, reading.state
-        parts = [(inputs[:, :cut], None if resets is None else resets[:, :cut]), (inputs[:, cut:], None if resets is None else resets[:, cut:])]
+        parts = [
+            (inputs[:, :cut], None if resets is None else resets[:, :cut]),
+            (inputs[:, cut:], None if resets is None else resets[:, cut:]),
+        ]
         first = self.model.read(parts[0][0], state, resets=parts[0][1], noise=noise)
         second = self.model.read(parts[1][0], first.state, resets=parts[1][1], noise=noise)
         both = Reading(torch.cat([first.hidden, second.hidden], 1), torch.cat([first.raw, second.raw], 1), second.state)

@@ -61,11 +61,17 @@ class RunFolder:
             facts: dict[str, Any] = json.loads(self.facts_file.read_text(encoding="utf-8"))
             number = int(facts["format"])
         except FileNotFoundError:
-            raise RunError(f"`{self.path}` must be a run folder with a `run.json`, and it has none; `unrolled runs` lists the runs") from None
+            raise RunError(
+                f"`{self.path}` must be a run folder with a `run.json`, and it has none; `unrolled runs` lists the runs"
+            ) from None
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise RunError(f"`{self.facts_file}` must be the JSON object that unrolled wrote, but it is damaged ({error}); restore it or train again") from None
+            raise RunError(
+                f"`{self.facts_file}` must be the JSON object that unrolled wrote, but it is damaged ({error}); restore it or train again"
+            ) from None
         if number > FORMAT:
-            raise RunError(f"the run `{self.path}` has format {number}, and this version reads up to format {FORMAT}; update with `pip install -U unrolled`")
+            raise RunError(
+                f"the run `{self.path}` has format {number}, and this version reads up to format {FORMAT}; update with `pip install -U unrolled`"
+            )
         while number < FORMAT:
             facts, number = MIGRATIONS[number](facts), number + 1
         return facts
@@ -238,7 +244,9 @@ def truncate_lines(path: Path, size: int) -> None:
     if not path.exists() and size == 0:
         return
     if not path.exists() or path.stat().st_size < size:
-        raise RunError(f"`{path}` must still hold the {size} bytes it had at the checkpoint, but lines are missing; restore the file to resume")
+        raise RunError(
+            f"`{path}` must still hold the {size} bytes it had at the checkpoint, but lines are missing; restore the file to resume"
+        )
     os.truncate(path, size)
 
 

@@ -216,7 +216,9 @@ def open_tensorboard(path: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ConfigurationError("`train.tensorboard` needs TensorBoard, which is not installed; run `pip install 'unrolled[track]'`") from None
+        raise ConfigurationError(
+            "`train.tensorboard` needs TensorBoard, which is not installed; run `pip install 'unrolled[track]'`"
+        ) from None
     return SummaryWriter(str(path))
 
 

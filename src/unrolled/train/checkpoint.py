@@ -47,7 +47,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError:
         raise RunError(f"there is no file `{path}`; the run has not saved anything yet, or the file was removed") from None
     except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise RunError(f"`{path}` must be a whole safetensors file written by unrolled, but it is damaged ({error}); restore it or train again") from None
+        raise RunError(
+            f"`{path}` must be a whole safetensors file written by unrolled, but it is damaged ({error}); restore it or train again"
+        ) from None
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
@@ -77,10 +79,14 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], origin: Path)
     own = weights_of(module)
     for name in sorted(own.keys() ^ tensors.keys()):
         where = "is missing from" if name in own else "does not belong in"
-        raise RunError(f"the tensor `{name}` {where} `{origin}`: the file and the run's configuration do not fit together; restore the file or train again")
+        raise RunError(
+            f"the tensor `{name}` {where} `{origin}`: the file and the run's configuration do not fit together; restore the file or train again"
+        )
     for name, tensor in own.items():
         if tensors[name].shape != tensor.shape:
-            raise RunError(f"the tensor `{name}` of `{origin}` must have shape {list(tensor.shape)} by the run's configuration, got {list(tensors[name].shape)}")
+            raise RunError(
+                f"the tensor `{name}` of `{origin}` must have shape {list(tensor.shape)} by the run's configuration, got {list(tensors[name].shape)}"
+            )
         tensor.copy_(tensors[name])
 
 

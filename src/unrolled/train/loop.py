@@ -45,6 +45,9 @@ class Objective(Protocol):
 
         Args:
             window: what the source of windows gave.
+
+        Returns:
+            The weight of this window among others.
         """
 
     def initial_state(self, batch_size: int) -> State:
@@ -52,6 +55,9 @@ class Objective(Protocol):
 
         Args:
             batch_size: rows.
+
+        Returns:
+            A state tree.
         """
 
 
@@ -141,13 +147,24 @@ class Counters:
         self.seconds = 0.0
         self.evaluated = 0
         self.losses: list[float] = []
-        self.since_log: Record = {"nats": 0.0, "count": 0, "updates": 0, "norm": 0.0, "largest": 0.0, "by_norm": 0, "by_value": 0, "seconds": 0.0}
+        self.since_log: Record = {
+            "nats": 0.0,
+            "count": 0,
+            "updates": 0,
+            "norm": 0.0,
+            "largest": 0.0,
+            "by_norm": 0,
+            "by_value": 0,
+            "seconds": 0.0,
+        }
 
 
 class Trainer:
     """Fits an objective: updates, evaluations and checkpoints, from the start or from where a checkpoint stood."""
 
-    def __init__(self, objective: nn.Module, source: Source, settings: TrainSettings, machine: Machine, *, group: Group | None = None) -> None:
+    def __init__(
+        self, objective: nn.Module, source: Source, settings: TrainSettings, machine: Machine, *, group: Group | None = None
+    ) -> None:
         """Prepare a training.
 
         Args:

@@ -63,7 +63,9 @@ def prepare_machine(settings: TrainSettings) -> Machine:
     device = _device(settings.device)
     native = has_native_bf16(device)
     if settings.precision == "bf16" and device.type == "cpu" and not native:
-        raise ConfigurationError("`train.precision=bf16` needs a processor with bf16 products (AVX512-BF16 or AMX), and this one has none; use fp32 or auto")
+        raise ConfigurationError(
+            "`train.precision=bf16` needs a processor with bf16 products (AVX512-BF16 or AMX), and this one has none; use fp32 or auto"
+        )
     precision = ("bf16" if native else "fp32") if settings.precision == "auto" else settings.precision
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -73,7 +75,7 @@ def prepare_machine(settings: TrainSettings) -> Machine:
 def _device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         return torch.device("cpu")
     try:
         device = torch.device(name)

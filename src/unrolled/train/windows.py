@@ -32,6 +32,9 @@ class ParallelStreams(Protocol):
         Args:
             start: the first step.
             length: how many.
+
+        Returns:
+            A named tuple with the fields of `Batch`.
         """
 
 

@@ -1,0 +1,65 @@
+"""Two processes under torchrun train as one does on the same global batch, dropout included."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+OPTIONS = {
+    "model.hidden_size": 16,
+    "model.embedding_size": 8,
+    "model.layers": 2,
+    "model.output_dropout": 0.2,
+    "model.hidden_dropout": 0.2,
+    "model.weight_drop": 0.2,
+    "train.batch_size": 4,
+    "train.window": 8,
+    "train.steps": 8,
+    "train.evaluations": 2,
+    "train.evaluation_batch_size": 4,
+    "train.log_every": 1,
+    "train.precision": "fp32",
+    "samples.length": 10,
+}
+
+
+def train(folder: Path, name: str, processes: int, *more: str) -> list[dict[str, float]]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    sets = [f"--set={key}={value}" for key, value in OPTIONS.items()]
+    command = [sys.executable, *launcher, "-m", "unrolled", "train", "lm", *more, "--out", name, "--quiet", *sets]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.timeout(600)
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\nand runs away from it\n" * 30)
+    one, two = train(tmp_path, "one", 1, "text.txt"), train(tmp_path, "two", 2, "text.txt")
+    assert [line["kind"] for line in one] == [line["kind"] for line in two]
+    for a, b in zip(one, two, strict=True):
+        assert a["tokens"] == b["tokens"] and a["epoch"] == b["epoch"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=2e-5)
+        if a["kind"] == "train":
+            assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_of_two_goes_on_alone(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\nand runs away from it\n" * 30)
+    train(tmp_path, "two", 2, "text.txt")
+    OPTIONS_MORE = [f"--set=train.steps={OPTIONS['train.steps'] + 4}", "--resume"]
+    command = [sys.executable, "-m", "unrolled", "train", "lm", "--out", "two", "--quiet", *OPTIONS_MORE]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    one = tmp_path / "one"
+    assert not one.exists()
+    lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 12
