@@ -1,6 +1,6 @@
 # Set-up is part of every target: `make demo` and `make test` work in a bare clone that has Python 3.11 and make.
 
-PYTHON ?= $(shell command -v python3 || command -v python)
+PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
@@ -62,8 +62,9 @@ clean:  ## remove what was built, the environment included; runs/ stays
 # --- Set-up: each stamp is a group of packages that is installed -------------------------------------------------------
 
 $(BIN)/python:
-	@"$(or $(PYTHON),python3)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-	  { echo "unrolled needs Python 3.11 or newer, got `"$(or $(PYTHON),python3)" --version 2>&1 | head -n 1`; try: make PYTHON=/path/to/python3.12" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  found=`"$(PYTHON)" --version 2>/dev/null | head -n 1`; \
+	  echo "unrolled needs Python 3.11 or newer, and '$(PYTHON)' is $${found:-not there}; try: make PYTHON=/path/to/python3.12" >&2; exit 2; }
 	@"$(PYTHON)" -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 

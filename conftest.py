@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import types
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -19,12 +20,22 @@ jaxtyping.install_import_hook("unrolled", "unrolled_checker.check")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A page of the documentation shares one folder, so its examples must stay on one worker.
-    if getattr(config.option, "dist", "no") == "load":
-        config.option.dist = "loadgroup"
     if "PYTEST_XDIST_WORKER" in os.environ:
         # Workers run side by side: one thread each, for the commands that they start as well.
         os.environ["OMP_NUM_THREADS"] = "1"
         import torch
 
         torch.set_num_threads(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A page of the documentation is one story in one folder, so its examples stay on one worker; tests are shared out one by one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class PagesWhole(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if file.endswith(".md") else nodeid
+
+    return PagesWhole(config, log) if config.getoption("dist") == "load" else None

@@ -13,7 +13,7 @@ BLOCK = re.compile(r"^```(python|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def lines_of(path: Path) -> list[str]:
     code = "".join(block for _, block in BLOCK.findall(path.read_text(encoding="utf-8")))
-    return [line.strip() for line in code.splitlines() if line.strip() and line.strip() != "..."]
+    return [" ".join(line.split()) for line in code.splitlines() if line.strip() and line.strip() != "..."]
 
 
 @pytest.mark.parametrize("line", lines_of(ROOT / "README.md"))

@@ -357,3 +357,51 @@ def test_backwards_cannot_be_stepped(cell: Cell, xs: Tensor) -> None:
 def test_sizes_of_a_stack_must_meet() -> None:
     with pytest.raises(ConfigurationError, match=r"^layer 1 of `Stacked` reads 3 features, the layer below it gives 4$"):
         Stacked(Recurrence(make("gru")), Recurrence(make("lstm")))
+
+
+def test_a_state_of_another_batch(cell: Cell, xs: Tensor) -> None:
+    with pytest.raises(UserError, match=r"^`state` must have 4 rows, one a row of `xs`, got \[3"):
+        Recurrence(cell)(xs, cell.initial_state(3))
+
+
+def test_dropout_layers() -> None:
+    """Locked dropout and weight drop: one mask a sequence, scaled, drawn anew for the next, absent in evaluation."""
+    from unrolled.nn.dropout import LockedDropout, WeightDrop
+
+    ones = torch.ones(3, 5, 40)
+    locked = LockedDropout(0.5).train()
+    first, _ = locked(ones, noise=Noise(torch.Generator().manual_seed(0)))
+    assert (first == first[:, :1]).all() and set(first.unique().tolist()) == {0.0, 2.0}
+    assert not torch.equal(first[0], first[1])
+    assert locked.eval()(ones)[0] is ones
+
+    layer = WeightDrop(Recurrence(make("lstm").train()), 0.5).train()
+    xs = torch.randn(2, 7, INPUT, dtype=torch.float64)
+    noise = Noise(torch.Generator().manual_seed(0))
+    once, twice = layer(xs, noise=noise)[0], layer(xs, noise=noise)[0]
+    assert not torch.allclose(once, twice)
+    cell = make("lstm")
+    kept = Noise(torch.Generator().manual_seed(0)).shared(tuple(cell.from_hidden.weight.shape), 0.5, cell.from_hidden.weight)
+    with torch.no_grad():
+        cell.from_hidden.weight.mul_(kept / 0.5)
+    torch.testing.assert_close(once, Recurrence(cell, plain=True)(xs)[0])
+    assert torch.equal(layer.eval()(xs)[0], Recurrence(make("lstm"))(xs)[0])
+
+
+def test_weight_drop_names_its_parameter() -> None:
+    from unrolled.nn.dropout import WeightDrop
+
+    with pytest.raises(ConfigurationError, match=r"has no parameter `cell.from_hiden.weight` to drop; did you mean `cell.from_hidden.weight`\?"):
+        WeightDrop(Recurrence(make("lstm")), 0.5, ["cell.from_hiden.weight"])
+
+
+def test_words_are_dropped_whole() -> None:
+    from unrolled.nn.dropout import WordEmbedding
+
+    embedding = WordEmbedding(50, 4, dropout=0.5).train()
+    tokens = torch.arange(50).repeat(2, 1)
+    vectors = embedding.embed(tokens, Noise(torch.Generator().manual_seed(0)))
+    dropped = (vectors == 0).all(-1)
+    assert torch.equal(dropped[0], dropped[1]) and 10 < int(dropped[0].sum()) < 40
+    torch.testing.assert_close(vectors[~dropped], 2 * embedding(tokens)[~dropped])
+    assert torch.equal(embedding.eval().embed(tokens), embedding(tokens))

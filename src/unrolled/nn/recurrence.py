@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unrolled.core.errors import ConfigurationError, UserError
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded, check_lengths, length_mask
-from unrolled.core.state import State, map_state, select_state, stack_time, where_state
+from unrolled.core.state import State, map_state, named_leaves, select_state, stack_time, where_state
 from unrolled.nn.cell import Cell, Noisy
 
 
@@ -143,7 +143,8 @@ class Recurrence(Layer):
             Outputs in the form of `xs`, and the state after each row's last step.
         """
         data, lengths = (xs.data, xs.lengths) if isinstance(xs, Padded) else (xs, None)
-        batch, time = self._check(data, lengths, resets)
+        batch, time = self._check(data, lengths, resets, state)
+        lengths = None if lengths is None else lengths.to(data.device)
         if resets is not None and lengths is not None:
             resets = resets & length_mask(lengths, time)
         state = self.initial_state(batch) if state is None else state
@@ -171,7 +172,7 @@ class Recurrence(Layer):
         inputs = Noisy(sequences.data, step_noise) if step_noise is not None else sequences.data
         return run_steps(self.cell, inputs, sequences, state, restart, fixed)
 
-    def _check(self, data: Tensor, lengths: Tensor | None, resets: Tensor | None) -> tuple[int, int]:
+    def _check(self, data: Tensor, lengths: Tensor | None, resets: Tensor | None, state: State) -> tuple[int, int]:
         if data.dim() < 3 or (self.input_size is not None and data.shape[2] != self.input_size):
             raise UserError(f"`xs` must be [batch, time, {self.input_size or 'input'}], got {list(data.shape)}")
         batch, time = data.shape[:2]
@@ -179,6 +180,9 @@ class Recurrence(Layer):
             check_lengths(lengths, batch, time)
         if resets is not None and (resets.shape != (batch, time) or resets.dtype != torch.bool):
             raise UserError(f"`resets` must be boolean [{batch}, {time}], one mark a step, got {resets.dtype} {list(resets.shape)}")
+        for name, leaf in named_leaves(state):
+            if leaf.shape[:1] != (batch,):
+                raise UserError(f"`state` must have {batch} rows, one a row of `xs`, got {list(leaf.shape)} in `{name}`")
         return batch, time
 
 
