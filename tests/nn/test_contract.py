@@ -391,7 +391,9 @@ def test_dropout_layers() -> None:
 def test_weight_drop_names_its_parameter() -> None:
     from unrolled.nn.dropout import WeightDrop
 
-    with pytest.raises(ConfigurationError, match=r"has no parameter `cell.from_hiden.weight` to drop; did you mean `cell.from_hidden.weight`\?"):
+    with pytest.raises(
+        ConfigurationError, match=r"has no parameter `cell.from_hiden.weight` to drop; did you mean `cell.from_hidden.weight`\?"
+    ):
         WeightDrop(Recurrence(make("lstm")), 0.5, ["cell.from_hiden.weight"])
 
 

@@ -147,6 +147,8 @@ def test_stopped_and_resumed_equals_uninterrupted(model: str, text: Path, tiny: 
 
                 signal.raise_signal(signal.SIGINT)
 
+        def begun(self, facts: dict[str, Any]) -> None: ...
+
         def evaluated(self, record: dict[str, Any]) -> None: ...
 
         def sampled(self, record: dict[str, Any]) -> None: ...
@@ -184,6 +186,7 @@ def test_only_the_end_may_change_on_resume(trained: Any) -> None:
         resume_language_model(trained.folder.path, changes={"model": {"hidden_size": 3}})
     longer = resume_language_model(trained.folder.path, changes={"train": {"steps": 16}})
     assert longer.folder.facts()["result"]["steps"] == 16
+    assert [line["step"] for line in read_lines(longer.folder.metrics) if line["kind"] == "valid"] == [4, 8, 12, 16]
 
 
 def test_documents_do_not_see_each_other(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -210,6 +213,20 @@ def test_divergence_is_one_sentence(text: Path, tiny: dict[str, Any], tmp_path: 
     tiny["train"] |= {"clip_norm": None, "steps": 400, "optimizer": {"name": "sgd", "learning_rate": 1e30}}
     with pytest.raises(ValueError, match=r"stopped being finite at step \d+.*lower `train.optimizer.learning_rate`"):
         train_language_model([text], out=tmp_path / "run", differences=tiny)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+
+
+def test_tensorboard_files_hold_the_metrics(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tiny["train"]["tensorboard"] = True
+    run = train_language_model([text], out=tmp_path / "run", differences=tiny)
+    events = EventAccumulator(str(run.folder.tensorboard))
+    events.Reload()
+    written = [(event.step, event.value) for event in events.Scalars("valid/loss")]
+    recorded = [(line["step"], line["loss"]) for line in read_lines(run.folder.metrics) if line["kind"] == "valid"]
+    assert [step for step, _ in written] == [step for step, _ in recorded]
+    assert [value for _, value in written] == pytest.approx([value for _, value in recorded], rel=1e-6)
 
 
 def test_a_text_too_short_leaves_nothing(tmp_path: Path, tiny: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-STAGES = ("at first", "train more", "train more", "train more still")
+STAGES = ("at first", "train more")
 """What is said above the samples of a training."""
 
 
@@ -93,6 +93,21 @@ class TrainingDisplay:
 
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
+
+    def begun(self, facts: dict[str, Any]) -> None:
+        """Say what is trained, on what, and how it computes.
+
+        Args:
+            facts: as in `run.json`.
+        """
+        machine, data = facts["machine"], facts["data"]
+        self.console.print(
+            f"{facts['parameters']:,} parameters, {data['train_tokens']:,} symbols to train on ({data['vocabulary']:,} different), "
+            f"{data['valid_tokens']:,} to validate on",
+            markup=False,
+            soft_wrap=True,
+        )
+        self.console.print(f"{machine['processor']}, {machine['threads']} threads, {machine['precision']}", markup=False, soft_wrap=True)
 
     def advanced(self, done: float, record: dict[str, Any]) -> None:
         """Move the bar.

@@ -19,7 +19,7 @@ from unrolled.tasks.language_model_data import TextParts, TextSettings, describe
 from unrolled.tasks.language_model_objective import LanguageModelObjective, Scores, count_nats, scores
 from unrolled.tasks.run_folder import RunFolder, first_facts, free_name, new_run, open_run
 from unrolled.tasks.sampling import SampleRequest, sample_texts, stream_text
-from unrolled.tasks.training_log import Display, Recorder, stop_on_interrupt, write_weights
+from unrolled.tasks.training_log import Display, Recorder, note_failure, stop_on_interrupt, write_weights
 from unrolled.train.checkpoint import load_weights, read_checkpoint
 from unrolled.train.group import Group, join_group, leave_group
 from unrolled.train.loop import Record, Trainer
@@ -186,7 +186,7 @@ def train_language_model(
     settings = resolve(LanguageModelRunSettings, differences or {})
     machine = prepare_machine(settings.train)
     group = join_group(machine.device)
-    path = Path(out) if out is not None else free_name(Path("runs"), f"lm-{texts[0].name.split('.')[0]}")
+    path = Path(group.share(str(out or free_name(Path("runs"), f"lm-{texts[0].name.split('.')[0]}"))))
     try:
         if group.leads:
             _create(path, settings, texts, valid_texts, machine, trust=trust)
@@ -233,7 +233,9 @@ def _refuse_other_changes(changes: Mapping[str, Any]) -> None:
         for key in options if isinstance(options, Mapping) else [""]:
             if key not in allowed:
                 can = ", ".join(f"`train.{name}`" for name in sorted(RESUMABLE["train"]))
-                raise ConfigurationError(f"`{group}.{key}` cannot change when a run goes on; what can: {can}; train a new run for anything else")
+                raise ConfigurationError(
+                    f"`{group}.{key}` cannot change when a run goes on; what can: {can}; train a new run for anything else"
+                )
 
 
 def _create(path: Path, settings: LanguageModelRunSettings, files: list[Path], valid: list[Path], machine: Machine, *, trust: bool) -> None:
@@ -293,7 +295,9 @@ def _train(folder: RunFolder, machine: Machine, group: Group, display: Display |
     recorder = Recorder(folder, group, evaluate=evaluate, sample=sample, display=display, tensorboard=train.tensorboard)
     if resume and folder.checkpoint.exists():
         recorder.rewind(trainer.restore(folder.checkpoint))
-    with stop_on_interrupt(recorder):
+    if group.leads:
+        recorder.display.begun(folder.facts())
+    with stop_on_interrupt(recorder), note_failure(folder, group):
         status = trainer.run(recorder, folder.checkpoint)
     if group.leads:
         _conclude(folder, trainer, status)

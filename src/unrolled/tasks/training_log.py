@@ -23,6 +23,13 @@ from unrolled.train.loop import Observer, Record
 class Display(Protocol):
     """Shows a training to a person; does nothing unless a front end gives it hands."""
 
+    def begun(self, facts: Record) -> None:
+        """What is about to be trained.
+
+        Args:
+            facts: as in `run.json`.
+        """
+
     def advanced(self, done: float, record: Record) -> None:
         """Progress after an update.
 
@@ -48,6 +55,13 @@ class Display(Protocol):
 
 class Silence:
     """A display that shows nothing."""
+
+    def begun(self, facts: Record) -> None:
+        """Nothing.
+
+        Args:
+            facts: ignored.
+        """
 
     def advanced(self, done: float, record: Record) -> None:
         """Nothing.
@@ -220,6 +234,26 @@ def open_tensorboard(path: Path) -> Any:
             "`train.tensorboard` needs TensorBoard, which is not installed; run `pip install 'unrolled[track]'`"
         ) from None
     return SummaryWriter(str(path))
+
+
+@contextlib.contextmanager
+def note_failure(folder: RunFolder, group: Group) -> Iterator[None]:
+    """Leave word in the run folder when a training ends with an error.
+
+    Args:
+        folder: of the run.
+        group: only its leading process writes.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except Exception:
+        if group.leads:
+            with contextlib.suppress(Exception):  # the disk may be what failed; the first error is the one to see
+                folder.update_facts(status="failed")
+        raise
 
 
 @contextlib.contextmanager

@@ -71,6 +71,21 @@ class Group:
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
+    def share(self, text: str) -> str:
+        """The leading process's text, everywhere.
+
+        Args:
+            text: this process's own.
+
+        Returns:
+            The leader's.
+        """
+        if self.size == 1:
+            return text
+        holder = [text]
+        dist.broadcast_object_list(holder, 0)
+        return holder[0]
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.size > 1:

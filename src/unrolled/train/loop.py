@@ -22,7 +22,6 @@ from unrolled.train.schedule import count_plateaus, rate_share
 from unrolled.train.settings import TrainSettings
 
 Record = dict[str, Any]
-DEFAULT_MINUTES = 10.0
 
 
 class Loss(NamedTuple):
@@ -223,10 +222,9 @@ class Trainer:
             0 at the start, 1 and above at the end.
         """
         s = self.settings
-        minutes = DEFAULT_MINUTES if s.minutes is s.epochs is s.steps is None else s.minutes
         shares = [0.0]
-        if minutes is not None:
-            shares.append(seconds / (60 * minutes))
+        if s.minutes is not None:
+            shares.append(seconds / (60 * s.minutes))
         if s.epochs is not None:
             shares.append(self.source.epochs_done / s.epochs)
         if s.steps is not None:
@@ -319,7 +317,7 @@ class Trainer:
     def _evaluate_if_due(self, observer: Observer, done: float) -> bool:
         c, wanted = self.counters, self.settings.evaluations
         due = min(int(done * wanted + 1e-9), wanted)
-        if due <= c.evaluated and not (done >= 1 and c.evaluated == 0 and wanted):
+        if due <= c.evaluated:
             return False
         c.evaluated = due
         module = self.average.module
@@ -390,6 +388,9 @@ class Trainer:
         self.generator.set_state(tensors["generator"])
         vars(self.counters).update(counters["trainer"])
         self.source.load_state_dict(counters["source"])
+        # The end may have been moved: what is due is counted anew, by the share that is done now.
+        c = self.counters
+        c.evaluated = min(c.evaluated, int(self.done(c.seconds) * self.settings.evaluations + 1e-9))
         if part("carried"):
             like = self.objective.initial_state(1)
             mine = slice(self.noise.first_row, self.noise.first_row + self.rows)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from unrolled.core.settings import Settings
+
+DEFAULT_MINUTES = 10.0
 
 
 class OptimizerSettings(Settings):
@@ -43,7 +45,7 @@ class TrainSettings(Settings):
     """How long, how fast, how carefully."""
 
     minutes: float | None = Field(None, gt=0)
-    """End after so many minutes of training (set-up, evaluation and saving not counted); 10 when no end is given at all."""
+    """End after so many minutes of training (set-up, evaluation and saving not counted); 10 when no other end is given."""
     epochs: float | None = Field(None, gt=0)
     """End after so many passes over the data."""
     steps: int | None = Field(None, ge=1)
@@ -92,3 +94,11 @@ class TrainSettings(Settings):
     """Also write TensorBoard files (needs the `track` extra)."""
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_end(cls, given: Any) -> Any:
+        # Written into the settings, and so into the run: a later version with another default goes on as this one began.
+        if isinstance(given, dict) and all(given.get(end) is None for end in ("minutes", "epochs", "steps")):
+            return {**given, "minutes": DEFAULT_MINUTES}
+        return given
