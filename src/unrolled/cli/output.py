@@ -73,8 +73,9 @@ class TrainingDisplay:
     def __init__(self, *, quiet: bool = False, samples: bool = False) -> None:
         self.quiet, self.samples = quiet, samples
         self.console = Console(stderr=True, highlight=False, quiet=quiet)
-        self.begun = time.monotonic()
+        self.first_time = time.monotonic()
         self.first_done: float | None = None
+        self.first_tokens = 0
         self.shown_samples = 0
         self.bar = Progress(
             SpinnerColumn(),
@@ -120,9 +121,9 @@ class TrainingDisplay:
             return
         now = time.monotonic()
         if self.first_done is None:
-            self.first_done, self.begun, self.first_tokens = done, now, record["tokens"]
+            self.first_done, self.first_time, self.first_tokens = done, now, int(record["tokens"])
             return
-        passed, progress = now - self.begun, done - self.first_done
+        passed, progress = now - self.first_time, done - self.first_done
         left = duration(passed / progress * (1 - done)) if progress > 0 else "?"
         rate = (record["tokens"] - self.first_tokens) / passed
         self.bar.update(self.task, completed=min(done, 1.0), note=f"step {record['step']:,}  {rate:,.0f} symbols/s  {left} left")
