@@ -28,7 +28,7 @@ class LanguageModelSettings(Settings):
     layers: int = Field(1, ge=1)
     """Layers on top of each other."""
     embedding_size: int | None = Field(None, ge=1)
-    """Features of each symbol's vector; 128 for up to 1,000 symbols, else the hidden size, when not given."""
+    """Features of each symbol's vector; 64 for up to 1,000 symbols, else the hidden size, when not given."""
     tie_weights: bool = False
     """Read out with the embedding's own weights (Press & Wolf 2017; Inan et al. 2017); the last layer then has the embedding's size."""
     word_dropout: float = Field(0.0, ge=0, lt=1)
@@ -37,7 +37,7 @@ class LanguageModelSettings(Settings):
     """Locked dropout on the embedded input."""
     hidden_dropout: float = Field(0.0, ge=0, lt=1)
     """Locked dropout between layers."""
-    output_dropout: float = Field(0.0, ge=0, lt=1)
+    output_dropout: float = Field(0.1, ge=0, lt=1)
     """Locked dropout before the read-out."""
     recurrent_dropout: float = Field(0.0, ge=0, lt=1)
     """One mask a sequence on the hidden state that a step's products see (Gal & Ghahramani 2016)."""
@@ -84,7 +84,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.settings, self.vocabulary = settings, vocabulary
         hidden = settings.hidden_size
-        size = settings.embedding_size or (128 if vocabulary <= 1000 else hidden)
+        size = settings.embedding_size or (64 if vocabulary <= 1000 else hidden)
         self.embedding = WordEmbedding(vocabulary, size, settings.word_dropout)
         last = size if settings.tie_weights else hidden
         sizes = [size, *[hidden] * (settings.layers - 1), last]

@@ -16,7 +16,7 @@ class OptimizerSettings(Settings):
 
     name: Literal["adamw", "adam", "sgd", "asgd"] = "adamw"
     """AdamW, Adam, SGD, or SGD whose weights are averaged once validation stops falling (Merity et al. 2018)."""
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(8e-3, gt=0)
     """The peak of the schedule."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Memory of Adam's two moments."""
@@ -50,11 +50,11 @@ class TrainSettings(Settings):
     """End after so many passes over the data."""
     steps: int | None = Field(None, ge=1)
     """End after so many updates."""
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(16, ge=1)
     """Rows of a batch: parallel streams of the text, or sequences; the global batch when several processes share it."""
     accumulate: int = Field(1, ge=1)
     """Batches whose gradients are added up before an update."""
-    window: int = Field(128, ge=1)
+    window: int = Field(64, ge=1)
     """k1 of truncated back-propagation: time steps between updates."""
     backpropagate: int | None = Field(None, ge=1)
     """k2: time steps through which gradients flow back; `window` when not given, never less."""
