@@ -22,6 +22,10 @@ from unrolled.train.group import joined
 from unrolled.train.precision import prepare_machine
 
 
+LARGE_TEXT = 30_000_000
+"""Bytes above which making symbols takes long enough to say so."""
+
+
 class LanguageModelRun:
     """A trained language model with its tokenizer and its run folder."""
 
@@ -133,6 +137,8 @@ def train_language_model(
     with joined(machine.device) as group:
 
         def create(path: Path) -> None:
+            if display is not None and sum(text.stat().st_size for text in texts if text.is_file()) > LARGE_TEXT:
+                display.noted("reading the text and making symbols of it; about a minute for a gigabyte of characters, longer for byte pairs")
             create_run(path, settings, texts, valid_texts, machine, group, trust=trust)
 
         stem = f"lm-{texts[0].name.split('.')[0]}"
