@@ -109,6 +109,14 @@ def test_no_file_bad_preset_missing_config(command: Command, text: Path) -> None
     refused(command("train", "lm", text.name, "--config", "no.toml"), "`no.toml` cannot be read")
     refused(command("train", "lm", "--resume"), "`--out DIR`")
     refused(command("train", "lm", "--resume", "--out", "nowhere"), "no run folder `nowhere`")
+    refused(command("train", "lm", text.name, "--resume", "--out", "nowhere"), "leave the files out")
+
+
+def test_wrong_words_on_the_command_line(command: Command) -> None:
+    refused(command("sample", "run", "--length", "abc"), "--length", "abc", "--help")
+    refused(command("evla", "run"), "evla")
+    refused(command("eval"), "RUN")
+    refused(command("eval", "run", "--streams", "0"), "--streams")
 
 
 @pytest.fixture
@@ -138,6 +146,10 @@ def test_damaged_runs(command: Command, run: Path) -> None:
     facts = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**facts, "format": 99}))
     refused(command("sample", "run"), "format 99", "pip install -U unrolled")
+    (run / "run.json").write_text(json.dumps({**facts, "format": 0}))
+    refused(command("sample", "run"), "format 0", "restore")
+    (run / "run.json").write_text(json.dumps({key: value for key, value in facts.items() if key != "data"}))
+    refused(command("eval", "run"), "must have `data`")
     (run / "run.json").write_text("{")
     refused(command("sample", "run"), "run.json", "damaged")
     refused(command("sample", "nowhere"), "no run folder `nowhere`")
@@ -160,6 +172,7 @@ def test_bad_questions_to_a_run(command: Command, run: Path, tmp_path: Path) -> 
     refused(command("sample", "run", "--prompt", "the Ω"), "Ω", "vocabulary")
     refused(command("sample", "run", "--temperature", "-1"), "`temperature`", "greater than or equal to 0")
     refused(command("eval", "run", "--split", "test"), "`--split` must be one of train, valid")
+    refused(command("sample", "run", "--seed", str(2**64)), "`seed`", "less than")
     refused(command("eval", "run", "nowhere.txt"), "nowhere.txt")
     (tmp_path / "strange.txt").write_text("the quick ΩΩΩ" * 20)
     refused(command("eval", "run", "strange.txt"), "Ω", "strange.txt")

@@ -56,6 +56,7 @@ def test_the_run_folder_is_whole(trained: Any) -> None:
         "samples.jsonl",
         "report.html",
         "cache",
+        ".lock",
     }
     assert names == expected
     facts = trained.folder.facts()
@@ -123,26 +124,32 @@ def test_bits_per_character_compare_across_tokens(text: Path, tiny: dict[str, An
         assert found.bits_per_character == pytest.approx(found.loss / 0.6931 * found.symbols / (len(text.read_text()) * 0.1), rel=0.05)
 
 
-WRAPPED = {
-    "gru": {"cell": "gru", "layers": 2, "hidden_dropout": 0.2},
-    "awd": {"layers": 2, "tie_weights": True, "weight_drop": 0.3, "word_dropout": 0.1, "hidden_dropout": 0.1},
-    "zoneout": {"zoneout": {"h": 0.1, "c": 0.3}, "recurrent_dropout": 0.2},
+WRAPPED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "gru": ({"cell": "gru", "layers": 2, "hidden_dropout": 0.2}, {"average": 0.9, "accumulate": 2}),
+    "awd": (
+        {"layers": 2, "tie_weights": True, "weight_drop": 0.3, "word_dropout": 0.1, "hidden_dropout": 0.1},
+        {"optimizer": {"name": "asgd", "learning_rate": 1e-9}, "evaluations": 14, "activation_penalty": 2.0, "smoothness_penalty": 1.0},
+    ),
+    "zoneout": ({"zoneout": {"h": 0.1, "c": 0.3}, "recurrent_dropout": 0.2}, {"average": 0.9, "clip_value": 0.01}),
+    "k2 and samples": ({}, {"backpropagate": 13, "sampled_softmax": 5, "schedule": {"name": "plateau"}, "evaluations": 7}),
 }
 
 
 @pytest.mark.parametrize("model", WRAPPED)
 def test_stopped_and_resumed_equals_uninterrupted(model: str, text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
     """Bit for bit, with every source of randomness in play and the average of the weights carried along."""
-    tiny["model"] |= WRAPPED[model]
-    tiny["train"] |= {"average": 0.9, "steps": 14, "accumulate": 2 if model == "gru" else 1}
+    tiny["model"] |= WRAPPED[model][0]
+    tiny["train"] |= {"steps": 14, **WRAPPED[model][1]}
 
     whole = train_language_model([text], out=tmp_path / "whole", differences=tiny)
 
-    class StopAt5:
-        """Presses Ctrl-C after five updates."""
+    stop_at = 9 if model == "awd" else 5  # after averaged SGD has begun to average
+
+    class Stop:
+        """Presses Ctrl-C after some updates."""
 
         def advanced(self, done: float, record: dict[str, Any]) -> None:
-            if record["step"] == 5:
+            if record["step"] == stop_at:
                 import signal
 
                 signal.raise_signal(signal.SIGINT)
@@ -153,8 +160,10 @@ def test_stopped_and_resumed_equals_uninterrupted(model: str, text: Path, tiny: 
 
         def sampled(self, record: dict[str, Any]) -> None: ...
 
-    stopped = train_language_model([text], out=tmp_path / "parts", differences=tiny, display=StopAt5())
-    assert stopped.folder.facts()["status"] == "stopped" and stopped.folder.facts()["result"]["steps"] == 5
+        def noted(self, text: str) -> None: ...
+
+    stopped = train_language_model([text], out=tmp_path / "parts", differences=tiny, display=Stop())
+    assert stopped.folder.facts()["status"] == "stopped" and stopped.folder.facts()["result"]["steps"] == stop_at
     resumed = resume_language_model(tmp_path / "parts")
     assert_same_run(whole.folder, resumed.folder)
 
@@ -257,3 +266,133 @@ def test_an_own_cell_asks_for_trust(text: Path, tiny: dict[str, Any], tmp_path: 
     with pytest.raises(ConfigurationError, match="give `--trust`"):
         load(run.folder.path)
     assert load(run.folder.path, trust=True).evaluate() == run.evaluate()
+
+
+def test_a_kill_before_the_first_checkpoint(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    """What was logged before anything was saved is not there twice after resuming."""
+    tiny["train"]["evaluations"] = 1
+    whole = train_language_model([text], out=tmp_path / "whole", differences=tiny)
+    killed = train_language_model([text], out=tmp_path / "killed", differences=tiny)
+    for file in (killed.folder.checkpoint, killed.folder.weights):
+        file.unlink()
+    killed.folder.update_facts(status="running")
+    assert killed.folder.status() == "interrupted"
+    assert_same_run(whole.folder, resume_language_model(tmp_path / "killed").folder)
+
+
+def test_a_time_bounded_run_goes_on(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    del tiny["train"]["steps"]
+    tiny["train"] |= {"minutes": 0.01, "log_every": 1}
+    first = train_language_model([text], out=tmp_path / "run", differences=tiny).folder.facts()["result"]
+    more = resume_language_model(tmp_path / "run", changes={"train": {"minutes": 0.02}}).folder.facts()["result"]
+    assert first["seconds"] < more["seconds"] and first["steps"] < more["steps"]
+
+
+def test_a_folder_of_runs_may_be_a_link(text: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "runs").symlink_to(tmp_path / "far" / "away")
+    run = train_language_model("text.txt", differences=tiny)
+    assert run.folder.path == Path("runs/lm-text-1") and run.evaluate().symbols > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"samples": {"prompt": "Ω"}}, "Ω"),
+        ({"train": {"optimizer": {"betas": [0.9, 1.5]}}}, "less than 1"),
+        ({"train": {"seed": 2**64}}, "less than"),
+        ({"model": {"cell": "feed-forward", "weight_drop": 0.5}}, "weight drop needs recurrent weights"),
+        ({"data": {"vocabulary_size": 20}}, "characters are all kept"),
+        ({"data": {"min_count": 2}}, "`data.min_count` is for words"),
+    ],
+)
+def test_what_could_never_be_finished_is_never_begun(
+    change: dict[str, Any], sentence: str, text: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    from unrolled.core.settings import merge
+
+    with pytest.raises(ValueError, match=sentence):
+        train_language_model([text], out=tmp_path / "run", differences=merge(tiny, change))
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_a_validation_text_too_short(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("a")
+    with pytest.raises(DataError, match="at least 2 symbols to validate on, got 1"):
+        train_language_model([text], valid=[tmp_path / "short.txt"], out=tmp_path / "run", differences=tiny)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_refused_resume_changes_nothing(trained: Any, text: Path) -> None:
+    text.write_text("something else " * 50)
+    before = (trained.folder.facts_file.read_text(), trained.folder.config.read_text())
+    with pytest.raises(RunError, match="has changed"):
+        resume_language_model(trained.folder.path, changes={"train": {"steps": 99}})
+    assert before == (trained.folder.facts_file.read_text(), trained.folder.config.read_text())
+
+
+def test_one_training_at_a_time(trained: Any) -> None:
+    with trained.folder.in_use(), pytest.raises(RunError, match="is being trained by another process"):
+        resume_language_model(trained.folder.path)
+
+
+def test_what_a_kill_during_set_up_left_is_swept(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    left, busy = tmp_path / ".unfinished-old-1", tmp_path / ".unfinished-other-2"
+    for folder in (left, busy):
+        folder.mkdir()
+        (folder / ".lock").touch()
+    from unrolled.tasks.run_folder import RunFolder
+
+    with RunFolder(busy).in_use():
+        train_language_model([text], out=tmp_path / "run", differences=tiny)
+    assert not left.exists() and busy.exists()
+
+
+def test_tampered_numbers_are_noticed(trained: Any) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    tensors = load_file(trained.folder.weights)
+    with safe_open(trained.folder.weights, "pt") as file:
+        header = file.metadata()
+    name = "readout.weight"
+    for changed in (tensors[name] * torch.nan, tensors[name].to(torch.int8), tensors[name] + 1e-3):
+        save_file({**tensors, name: changed}, trained.folder.weights, header)
+        with pytest.raises(RunError, match="some have been changed since"):
+            load(trained.folder.path)
+
+
+def test_going_on_elsewhere_is_said(trained: Any) -> None:
+    said: list[str] = []
+
+    class Listen:
+        def begun(self, facts: dict[str, Any]) -> None: ...
+
+        def advanced(self, done: float, record: dict[str, Any]) -> None: ...
+
+        def evaluated(self, record: dict[str, Any]) -> None: ...
+
+        def sampled(self, record: dict[str, Any]) -> None: ...
+
+        def noted(self, text: str) -> None:
+            said.append(text)
+
+    facts = trained.folder.facts()
+    trained.folder.update_facts(machine={**facts["machine"], "processor": "another", "processes": 3})
+    resume_language_model(trained.folder.path, changes={"train": {"steps": 14}}, display=Listen())
+    assert len(said) == 1 and "processes 1 (was 3)" in said[0] and "(was another)" in said[0]
+    assert trained.folder.fact("machine")["processes"] == 1
+
+
+def test_a_prompt_is_repeated_as_it_was_given(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    run = train_language_model([text], out=tmp_path / "run", differences={**tiny, "data": {"tokens": "words"}})
+    assert run.sample("the   quick", length=2, seed=0).startswith("the   quick")
+
+
+def test_the_averaged_weights_are_what_is_kept(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    tiny["train"] |= {"average": 0.9, "evaluations": 1}
+    run = train_language_model([text], out=tmp_path / "run", differences=tiny)
+    kept, saved = load_file(run.folder.weights), load_file(run.folder.checkpoint)
+    assert torch.equal(kept["readout.weight"], saved["average.module.model.readout.weight"])
+    assert not torch.equal(kept["readout.weight"], saved["model.model.readout.weight"])

@@ -105,6 +105,25 @@ def test_the_exponential_average_is_one() -> None:
     assert average.module.weight.item() == pytest.approx(expected)
 
 
+def test_averaged_sgd_begins_when_the_paper_says() -> None:
+    """Merity et al. 2018, algorithm 1, with n = 5, on losses that wander down and then up."""
+    losses = [9.0, 7.0, 8.0, 6.0, 6.5, 5.0, 5.2, 5.1, 5.3, 5.0, 5.4, 5.2, 5.6, 4.9, 5.7, 5.8]
+    logs: list[float] = []
+    expected = None
+    for t, value in enumerate(losses):
+        if t > 5 and value > min(logs[: t - 5]):
+            expected = t
+            break
+        logs.append(value)
+    average = Average(nn.Linear(1, 1), TrainSettings(optimizer=OptimizerSettings(name="asgd")))
+    for t in range(len(losses)):
+        average.after_evaluation(losses[: t + 1])
+        if average.model is not None:
+            assert t == expected
+            return
+    pytest.fail("never began")
+
+
 def test_averaged_sgd_waits_until_the_loss_stops_falling() -> None:
     layer = nn.Linear(1, 1, bias=False)
     average = Average(layer, TrainSettings(optimizer=OptimizerSettings(name="asgd")))

@@ -28,13 +28,17 @@ OPTIONS = {
 }
 
 
-def train(folder: Path, name: str, processes: int, *more: str) -> list[dict[str, float]]:
+def start(folder: Path, processes: int, *more: str) -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    sets = [f"--set={key}={value}" for key, value in OPTIONS.items()]
-    command = [sys.executable, *launcher, "-m", "unrolled", "train", "lm", *more, "--out", name, "--quiet", *sets]
+    command = [sys.executable, *launcher, "-m", "unrolled", "train", "lm", *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+def train(folder: Path, name: str, processes: int, *more: str) -> list[dict[str, float]]:
+    done = start(folder, processes, *more, "--out", name, "--json", *[f"--set={key}={value}" for key, value in OPTIONS.items()])
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == OPTIONS["train.steps"]  # one process speaks
     return [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -50,16 +54,20 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
             assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=2e-4)
 
 
+@pytest.mark.timeout(600)
+def test_an_error_of_the_leader_is_said_once(tmp_path: Path) -> None:
+    done = start(tmp_path, 2, "nowhere.txt", "--out", "run")
+    assert done.returncode != 0 and done.stdout == ""
+    assert done.stderr.count("unrolled: ") == 1 and "fault of unrolled" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_of_two_goes_on_alone(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\nand runs away from it\n" * 30)
     train(tmp_path, "two", 2, "text.txt")
-    OPTIONS_MORE = [f"--set=train.steps={OPTIONS['train.steps'] + 4}", "--resume"]
-    command = [sys.executable, "-m", "unrolled", "train", "lm", "--out", "two", "--quiet", *OPTIONS_MORE]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    one = tmp_path / "one"
-    assert not one.exists()
+    done = start(tmp_path, 1, "--resume", "--out", "two", f"--set=train.steps={OPTIONS['train.steps'] + 4}")
+    assert done.returncode == 0 and "processes 1 (was 2)" in done.stderr, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 12

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
+from typing import Any
 
 import typer
 
 from unrolled.cli import demo, evaluate, runs, sample, train
 from unrolled.core.errors import UserError
+
+USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
+"""What a wrong word on the command line raises; typer gives it no public name."""
 
 app = typer.Typer(
     name="unrolled",
@@ -38,11 +43,17 @@ def _door(version: bool = typer.Option(False, "--version", help="Print the versi
 def main() -> None:
     """Run the command line. What a user can mend is one sentence and exit code 2; a fault of ours keeps its traceback, exit code 1."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except UserError as error:
-        print(f"unrolled: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # under torchrun every process has the same sentence to say
+            print(f"unrolled: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except USAGE_ERROR as error:
+        context = error.ctx
+        help_line = f"; try `{context.command_path} --help`" if context is not None else ""
+        print(f"unrolled: {error.format_message().rstrip('.')}{help_line}" if error.message else error.format_message(), file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
         print("unrolled: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:

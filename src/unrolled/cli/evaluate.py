@@ -15,7 +15,7 @@ def evaluate(
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE…", help="Text to score; else a split of the run's own data.")] = None,
     split: Annotated[str, typer.Option("--split", help="Which part of the run's data: valid or train.")] = "valid",
     streams: Annotated[
-        int | None, typer.Option("--streams", help="Rows read side by side; 1 is slowest and reads no text from a cold state.")
+        int | None, typer.Option("--streams", min=1, help="Rows read side by side; 1 is slowest and reads no text from a cold state.")
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -138,6 +138,14 @@ class TrainingDisplay:
             f"step {record['step']:>6,}  {duration(record['seconds']):>7}  valid {figures(record)}", markup=False, soft_wrap=True
         )
 
+    def noted(self, text: str) -> None:
+        """Print a sentence.
+
+        Args:
+            text: something a person should know.
+        """
+        self.console.print(text, markup=False, soft_wrap=True)
+
     def sampled(self, record: dict[str, Any]) -> None:
         """Print a sample under the stage it belongs to.
 

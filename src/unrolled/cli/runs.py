@@ -23,7 +23,7 @@ def runs(
     facts: list[dict[str, Any]] = []
     for run in list_runs(folder):
         try:
-            facts.append({"run": str(run.path), **run.facts()})
+            facts.append({"run": str(run.path), **run.facts(), "status": run.status()})
         except RunError as error:
             facts.append({"run": str(run.path), "status": "unreadable", "problem": str(error)})
     if json:
@@ -61,7 +61,7 @@ def show(
     from unrolled.tasks.run_folder import RunFolder
 
     folder = RunFolder(run)
-    facts = folder.facts()
+    facts = {**folder.facts(), "status": folder.status()}
     if json:
         print_json({"run": str(run), **facts, "config": folder.read_config()})
         return

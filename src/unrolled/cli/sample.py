@@ -29,22 +29,23 @@ def sample(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Continue a prompt, streaming; the prompt itself is printed first."""
+    from unrolled.core.settings import resolve
     from unrolled.tasks.loading import load
-    from unrolled.tasks.sampling import SampleRequest, ask
+    from unrolled.tasks.sampling import SampleRequest
 
-    request = ask(
-        SampleRequest,
-        prompt=prompt,
-        length=length,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        stop=tuple(stop or ()),
-        seed=seed,
-        samples=samples,
-    )
+    wishes = {
+        "prompt": prompt,
+        "length": length,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "stop": tuple(stop or ()),
+        "seed": seed,
+        "samples": samples,
+    }
+    request = resolve(SampleRequest, wishes)
     model = load(run, trust=trust)
     if json:
         print_json({"run": str(run), "seed": seed, "samples": model.sample_texts(request)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -42,8 +43,10 @@ def language_model(
     """Train a language model of characters, words or sub-words on text files."""
     from unrolled.cli.settings_table import print_options
     from unrolled.core.errors import ConfigurationError
-    from unrolled.tasks.language_model import LanguageModelRunSettings, gather, resume_language_model, train_language_model
+    from unrolled.tasks.language_model import resume_language_model, train_language_model
+    from unrolled.tasks.language_model_settings import LanguageModelRunSettings, gather
 
+    quiet = quiet or os.environ.get("RANK", "0") != "0"  # under torchrun one process speaks
     if options:
         print_options(LanguageModelRunSettings)
         return
@@ -52,12 +55,15 @@ def language_model(
         if resume:
             if out is None:
                 raise ConfigurationError("`--resume` needs the run to go on with; give it as `--out DIR`")
+            if files or valid:
+                raise ConfigurationError("`--resume` goes on with the run's own text; leave the files out, or train a new run on them")
             run = resume_language_model(out, changes=differences, display=display, trust=trust)
         elif not files:
             raise ConfigurationError("`unrolled train lm` needs at least one text file; try `unrolled train lm FILE`")
         else:
             run = train_language_model(files, valid=valid or [], out=out, differences=differences, display=display, trust=trust)
-    report(run.summary(), json=json, quiet=quiet)
+    if os.environ.get("RANK", "0") == "0":
+        report(run.summary(), json=json, quiet=quiet)
 
 
 def report(summary: dict[str, object], *, json: bool, quiet: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import tempfile
@@ -69,7 +71,10 @@ def append_line(path: Path, value: Any) -> None:
     """
     line = (json.dumps(value, ensure_ascii=False) + "\n").encode()
     with explain_disk_errors(path), open(path, "ab", buffering=0) as file:
-        file.write(line)
+        before = file.tell()
+        if file.write(line) < len(line):  # the disk filled up in the middle of the line
+            file.truncate(before)
+            raise OSError(errno.ENOSPC, "no space left on the disk")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -80,10 +85,20 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
     Returns:
         One object a line.
+
+    Raises:
+        RunError: a line is not JSON.
     """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        try:
+            if line:
+                found.append(json.loads(line))
+        except ValueError as error:
+            raise RunError(f"line {number} of `{path}` must be a JSON object, but it is damaged ({error}); remove that line") from None
+    return found
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -114,13 +129,54 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RunError(f"`{path}` could not be written ({reason}); free some space or choose another place with `--out`") from error
+        raise RunError(f"`{path}` could not be written ({reason}); free some space, or choose a place that can be written") from error
     except Exception as error:
         if "No space left" in str(error) or "StorageFull" in str(error):
-            raise RunError(
-                f"`{path}` could not be written (no space left on the disk); free some space or choose another place with `--out`"
-            ) from error
+            raise RunError(f"`{path}` could not be written (no space left on the disk); free some space") from error
         raise
+
+
+@contextlib.contextmanager
+def hold(path: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file for as long as the context lasts; the system lets go of it however the process ends.
+
+    Args:
+        path: the lock file, made where it is missing.
+        refusal: the sentence for whoever comes second.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    with explain_disk_errors(path):
+        file = open(path, "ab")  # noqa: SIM115 (closed below, after the body)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(refusal) from None
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds a lock file.
+
+    Args:
+        path: the lock file; may be missing.
+
+    Returns:
+        True while it is held.
+    """
+    if not path.exists():
+        return False
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _umask() -> int:

@@ -12,6 +12,10 @@ from torch import Tensor
 from unrolled.core.errors import DataError
 
 
+IGNORED = -100
+"""The target that no loss counts: `torch.nn.functional.cross_entropy`'s own."""
+
+
 class Padded(NamedTuple):
     """Sequences of unequal length: `data` is `[batch, time, …]`, `lengths` is `[batch]`, what lies past a length means nothing."""
 

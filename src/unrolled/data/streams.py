@@ -11,11 +11,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unrolled.core.errors import DataError
+from unrolled.core.padded import IGNORED
 from unrolled.data.corpus import Corpus
-
-IGNORED = -100
-"""The target that no loss counts: `torch.nn.functional.cross_entropy`'s own."""
-
 
 class StreamBatch(NamedTuple):
     """One window of every stream."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 
 from unrolled.core.errors import ConfigurationError, nearest
 from unrolled.nn.cell import Cell
@@ -36,21 +39,35 @@ def find_cell(name: str, *, trust: bool = False) -> CellFactory:
         raise ConfigurationError(
             f"the cell `{name}` is a class of its own and loading it would run {_origin(module)}; give `--trust` (`trust=True`) if you trust that file"
         )
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(
-            f"the cell `{name}` cannot be imported ({error}); run from the folder of its file or install it"
-        ) from error
+    with _current_folder_on_path():
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # whatever the person's own module does wrong
+            what = f"{type(error).__name__}: {error}"
+            raise ConfigurationError(
+                f"the cell `{name}` cannot be imported ({what}); run from the folder of its file or install it"
+            ) from error
     if not (isinstance(found, type) and issubclass(found, Cell)):
         raise ConfigurationError(f"`{name}` must be a class derived from `unrolled.nn.Cell`, got {found!r}")
     return found
 
 
+@contextlib.contextmanager
+def _current_folder_on_path() -> Iterator[None]:
+    # As `python -m` has it; the `unrolled` command would only see what is installed.
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
 def _origin(module: str) -> str:
     try:
-        # Only the top-level name is looked up: finding a submodule would import (run) its parents.
-        spec = importlib.util.find_spec(module.partition(".")[0])
+        with _current_folder_on_path():
+            # Only the top-level name is looked up: finding a submodule would import (run) its parents.
+            spec = importlib.util.find_spec(module.partition(".")[0])
     except (ImportError, ValueError):
         spec = None
     return f"`{spec.origin}`" if spec and spec.origin else f"a module `{module}` that is not found on this machine"

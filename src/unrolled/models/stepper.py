@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -68,15 +67,3 @@ class LanguageModelStepper:
             Their state.
         """
         return select_state(state, rows)
-
-
-def device_of(model: LanguageModel) -> torch.device:
-    """Where a model computes.
-
-    Args:
-        model: any.
-
-    Returns:
-        The device of its embedding.
-    """
-    return model.embedding.weight.device

@@ -59,7 +59,9 @@ class Cell(nn.Module, ABC):
         """
 
     def fixed(self, batch_size: int, noise: Noise) -> State:
-        """What is drawn once and holds for a whole sequence; `None` for a cell that needs nothing fixed.
+        """What is drawn once in training and holds for a whole sequence; `None` for a cell that draws nothing.
+
+        What else holds for a sequence, such as a decoder's memory, is handed to `Recurrence` as `fixed`.
 
         Args:
             batch_size: rows of the batch.

@@ -109,12 +109,16 @@ class WeightDrop(Layer):
             parameters: names as in `layer.named_parameters()`; the recurrent weight of the package's cells by default.
 
         Raises:
-            ConfigurationError: the layer has no parameter of such a name.
+            ConfigurationError: no name at all, or one that no parameter of the layer has.
         """
         super().__init__()
         self.layer, self.probability, self.parameters_dropped = layer, check_probability(probability, "probability"), tuple(parameters)
         self.input_size, self.output_size = layer.input_size, layer.output_size
         known = dict(layer.named_parameters())
+        if not parameters:
+            raise ConfigurationError(
+                f"weight drop needs recurrent weights to drop, and `{type(layer).__name__}` has none by that name; name them `…from_hidden…`"
+            )
         for name in self.parameters_dropped:
             if name not in known:
                 raise ConfigurationError(f"`{type(layer).__name__}` has no parameter `{name}` to drop; {nearest(name, known)}")

@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-IGNORED = -100
-"""A target that is not scored."""
+from unrolled.core.padded import IGNORED
 
 
 def log_uniform(vocabulary: int, device: torch.device | None = None) -> Float[Tensor, " vocab"]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from unrolled.core.errors import DataError, RunError
+from unrolled.core.errors import ConfigurationError, DataError, RunError
 from unrolled.core.settings import Settings
 from unrolled.data import (
     BPETokenizer,
@@ -67,7 +67,12 @@ def make_tokenizer(settings: TextSettings, files: Sequence[Path], valid: Sequenc
 
     Raises:
         DataError: the text has a single symbol, so that nothing can be predicted.
+        ConfigurationError: an option that this kind of symbol does not have.
     """
+    if settings.tokens == "characters" and settings.vocabulary_size is not None:
+        raise ConfigurationError("`data.vocabulary_size` limits words and byte pairs; characters are all kept, so leave it out")
+    if settings.tokens != "words" and settings.min_count != 1:
+        raise ConfigurationError(f"`data.min_count` is for words, and the symbols are {settings.tokens}; leave it out")
     read = [*files, *valid] if settings.tokens != "bpe" else files
     tokenizer = TRAINERS[settings.tokens]([open_text(path) for path in read], settings)
     if tokenizer.size < 2:

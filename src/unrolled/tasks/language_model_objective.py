@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from unrolled.core.noise import Noise
+from unrolled.core.padded import IGNORED
 from unrolled.core.state import State
 from unrolled.models.language_model import LanguageModel, Reading
-from unrolled.nn.softmax import IGNORED, draw_log_uniform, log_uniform, sampled_cross_entropy
+from unrolled.nn.softmax import draw_log_uniform, log_uniform, sampled_cross_entropy
 from unrolled.train.group import Group
 from unrolled.train.loop import Loss
 from unrolled.train.settings import TrainSettings
@@ -64,7 +65,7 @@ class LanguageModelObjective(nn.Module):
         Returns:
             The objective, its part that is likelihood, and the state to carry on.
         """
-        device = self.model.embedding.weight.device
+        device = self.model.device
         targets = window.batch.targets.to(device)
         reading, carried = self._read(window, state, noise, device)
         losses = self._losses(reading.hidden, targets, noise)
@@ -155,7 +156,7 @@ def count_nats(model: LanguageModel, streams: ParallelStreams, group: Group | No
     Returns:
         Nats and scored symbols, over all processes.
     """
-    device = model.embedding.weight.device
+    device = model.device
     total = torch.zeros(2, dtype=torch.float64, device=device)
     state: State = None
     rows = max(1, READOUT_NUMBERS // model.vocabulary)

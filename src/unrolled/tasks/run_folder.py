@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unrolled.core.errors import RunError
-from unrolled.core.files import TEMPORARY_PREFIX, explain_disk_errors, read_lines, remove_unfinished, write_json, write_text
+from unrolled.core.files import TEMPORARY_PREFIX, explain_disk_errors, hold, is_held, read_lines, remove_unfinished, write_json, write_text
 from unrolled.core.settings import Settings, read_toml, write_toml
 
 FORMAT = 1
@@ -40,6 +40,7 @@ class RunFolder:
         self.report = path / "report.html"
         self.cache = path / "cache"
         self.tensorboard = path / "tensorboard"
+        self.lock = path / ".lock"
 
     @property
     def name(self) -> str:
@@ -72,9 +73,49 @@ class RunFolder:
             raise RunError(
                 f"the run `{self.path}` has format {number}, and this version reads up to format {FORMAT}; update with `pip install -U unrolled`"
             )
+        if number < FORMAT and number not in MIGRATIONS:
+            raise RunError(f"the run `{self.path}` has format {number}, which no version of unrolled wrote; restore its `run.json`")
         while number < FORMAT:
             facts, number = MIGRATIONS[number](facts), number + 1
         return facts
+
+    def fact(self, key: str) -> Any:
+        """One of the facts that every run has.
+
+        Args:
+            key: such as `data`.
+
+        Returns:
+            What `run.json` says.
+
+        Raises:
+            RunError: it says nothing of this.
+        """
+        facts = self.facts()
+        if key not in facts:
+            raise RunError(f"`{self.facts_file}` must have `{key}`, but it is missing; restore the file or train again")
+        return facts[key]
+
+    def status(self) -> str:
+        """How the run stands: `running`, `finished`, `stopped`, `failed`, or `interrupted` when it was killed.
+
+        Returns:
+            One word.
+        """
+        status = str(self.facts().get("status"))
+        return "interrupted" if status == "running" and not is_held(self.lock) else status
+
+    def sweep(self) -> None:
+        """Remove what a kill left half-written."""
+        remove_unfinished(self.path)
+
+    def in_use(self) -> contextlib.AbstractContextManager[None]:
+        """Keep every other training away from this folder.
+
+        Returns:
+            A context that holds the folder's lock.
+        """
+        return hold(self.lock, f"the run `{self.path}` is being trained by another process; wait for it, or stop it")
 
     def write_facts(self, facts: dict[str, Any]) -> None:
         """Write `run.json`.
@@ -136,7 +177,7 @@ class RunFolder:
         Returns:
             A path that can be opened from here.
         """
-        return Path(os.path.normpath(self.path / relative))
+        return (self.path.resolve() / relative).resolve()
 
 
 @contextlib.contextmanager
@@ -153,20 +194,36 @@ def new_run(out: Path) -> Iterator[RunFolder]:
         RunError: something stands there already.
     """
     refuse_existing(out)
+    sweep(out)
     made = [parent for parent in (out.parent, *out.parent.parents) if not parent.exists()]
     hidden = out.parent / f"{TEMPORARY_PREFIX}{out.name}-{secrets.token_hex(4)}"
     try:
         with explain_disk_errors(out):
             hidden.mkdir(parents=True)
-        yield RunFolder(hidden)
+        folder = RunFolder(hidden)
+        with folder.in_use():
+            yield folder
         refuse_existing(out)
-        os.rename(hidden, out)
+        with explain_disk_errors(out):
+            os.rename(hidden, out)
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
         for parent in made:
             with contextlib.suppress(OSError):
                 parent.rmdir()
         raise
+
+
+def sweep(out: Path) -> None:
+    """Remove what a kill during an earlier set-up left beside `out`; what another process is still at is locked, and stays.
+
+    Args:
+        out: where a run shall stand.
+    """
+    for left in out.parent.glob(f"{TEMPORARY_PREFIX}*"):
+        lock = RunFolder(left).lock
+        if lock.exists() and not is_held(lock):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def refuse_existing(out: Path) -> None:
@@ -183,21 +240,6 @@ def refuse_existing(out: Path) -> None:
     if (out / "run.json").exists():
         raise RunError(f"the run `{out}` exists already; continue it with `--resume --out {out}` or choose another folder with `--out`")
     raise RunError(f"`{out}` exists already and is not a run; choose another folder with `--out`")
-
-
-def open_run(path: Path) -> RunFolder:
-    """An existing run folder, swept of what a kill left half-written.
-
-    Args:
-        path: the folder.
-
-    Returns:
-        The run.
-    """
-    folder = RunFolder(path)
-    folder.facts()
-    remove_unfinished(path)
-    return folder
 
 
 def free_name(parent: Path, stem: str) -> Path:

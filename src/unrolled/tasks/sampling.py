@@ -3,65 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from pydantic import Field
 
-from unrolled.core.settings import Settings, resolve
 from unrolled.data import Tokenizer
 from unrolled.decode.sampling import SamplingOptions, sample
 from unrolled.decode.stops import StopStrings
 from unrolled.models.language_model import LanguageModel
-from unrolled.models.stepper import LanguageModelStepper, device_of
+from unrolled.models.stepper import LanguageModelStepper
 from unrolled.tasks.language_model_data import start_id
 
 
-class SampleRequest(Settings):
-    """What is asked of a language model."""
+class SampleRequest(SamplingOptions):
+    """What is asked of a language model: how symbols are drawn, and the text around them."""
 
     prompt: str = ""
-    """What the text begins with; a line break (or the vocabulary's first symbol) when empty."""
-    length: int = Field(300, ge=0)
-    """The most new symbols."""
-    temperature: float = Field(1.0, ge=0)
-    """Below 1 safer, above 1 bolder; 0 always takes the likeliest symbol."""
-    top_k: int | None = Field(None, ge=1)
-    """Draw among this many of the likeliest symbols only."""
-    top_p: float | None = Field(None, gt=0, le=1)
-    """Draw among the likeliest symbols that together have this probability."""
-    min_p: float | None = Field(None, ge=0, le=1)
-    """Draw among symbols at least this share as likely as the likeliest."""
-    repetition_penalty: float = Field(1.0, gt=0)
-    """Above 1, symbols that already occur in the text become less likely."""
+    """What the text begins with; a line break (or the vocabulary's first symbol) is read when empty."""
     stop: tuple[str, ...] = ()
     """The text ends before any of these."""
-    seed: int | None = Field(None, ge=0)
+    seed: int | None = Field(None, ge=0, lt=2**63)
     """The same seed gives the same text; another text every time when `None`."""
-    samples: int = Field(1, ge=1)
+    samples: int = Field(1, ge=1, le=10_000)
     """How many texts."""
-
-    def options(self) -> SamplingOptions:
-        """The part that decoding needs.
-
-        Returns:
-            Sampling options.
-        """
-        shared = SamplingOptions.model_fields.keys() & type(self).model_fields.keys()
-        return SamplingOptions(**self.model_dump(include=set(shared)))
-
-
-def ask(kind: type[SampleRequest], **wishes: Any) -> SampleRequest:
-    """A request from keywords, with one clear sentence for what cannot be.
-
-    Args:
-        kind: the class of the request.
-        wishes: its fields.
-
-    Returns:
-        The request.
-    """
-    return resolve(kind, wishes)
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
@@ -89,16 +53,15 @@ def stream_text(model: LanguageModel, tokenizer: Tokenizer, request: SampleReque
         Pieces of text.
     """
     ids = prompt_ids(tokenizer, request.prompt)
-    decoder, stops = tokenizer.decoder(), StopStrings(request.stop)
-    said = "".join(decoder.push(i) for i in ids) if request.prompt else ""
-    yield said
+    writer = Writer(tokenizer, ids, request)
+    yield request.prompt
     for tokens in _draw(model, ids, request, 1):
-        piece = stops.push(decoder.push(int(tokens[0])))
+        piece = writer.push(int(tokens[0]))
         if piece:
             yield piece
-        if stops.finished:
+        if writer.stopped:
             return
-    yield stops.push(decoder.finish()) + stops.flush()
+    yield writer.finish()
 
 
 def sample_texts(model: LanguageModel, tokenizer: Tokenizer, request: SampleRequest) -> list[str]:
@@ -113,28 +76,57 @@ def sample_texts(model: LanguageModel, tokenizer: Tokenizer, request: SampleRequ
         As many texts as were asked for, each with the prompt.
     """
     ids = prompt_ids(tokenizer, request.prompt)
-    rows = list(_draw(model, ids, request, request.samples))
-    drawn = torch.stack(rows, 1).tolist() if rows else [[] for _ in range(request.samples)]
-    return ["".join(_cut(tokenizer, ids, row, request)) for row in drawn]
+    writers = [Writer(tokenizer, ids, request) for _ in range(request.samples)]
+    texts = [request.prompt] * request.samples
+    for tokens in _draw(model, ids, request, request.samples):
+        for row, token in enumerate(tokens.tolist()):
+            if not writers[row].stopped:
+                texts[row] += writers[row].push(token)
+        if all(writer.stopped for writer in writers):
+            break
+    return [text + writer.finish() for text, writer in zip(texts, writers, strict=True)]
 
 
-def _cut(tokenizer: Tokenizer, ids: list[int], drawn: list[int], request: SampleRequest) -> Iterator[str]:
-    decoder, stops = tokenizer.decoder(), StopStrings(request.stop)
-    said = "".join(decoder.push(i) for i in ids)
-    yield said if request.prompt else ""
-    for token in drawn:
-        yield stops.push(decoder.push(token))
-        if stops.finished:
-            return
-    yield stops.push(decoder.finish()) + stops.flush()
+class Writer:
+    """Turns the symbols of one text into text that may be printed, and knows when it has ended."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: list[int], request: SampleRequest) -> None:
+        self.decoder, self.stops = tokenizer.decoder(), StopStrings(request.stop)
+        if request.prompt:
+            for token in prompt:  # so that the first new word knows whether a space comes before it
+                self.decoder.push(token)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string has come."""
+        return self.stops.finished
+
+    def push(self, token: int) -> str:
+        """One more symbol.
+
+        Args:
+            token: its id.
+
+        Returns:
+            What may be printed now.
+        """
+        return self.stops.push(self.decoder.push(token))
+
+    def finish(self) -> str:
+        """The end of the text.
+
+        Returns:
+            What was held back.
+        """
+        return "" if self.stopped else self.stops.push(self.decoder.finish()) + self.stops.flush()
 
 
 def _draw(model: LanguageModel, ids: list[int], request: SampleRequest, rows: int) -> Iterator[torch.Tensor]:
-    device = device_of(model)
+    device = model.device
     generator = torch.Generator(device)
     if request.seed is None:
         generator.seed()
     else:
         generator.manual_seed(request.seed)
     prompt = torch.tensor([ids] * rows, device=device)
-    return sample(LanguageModelStepper(model), prompt, request.options(), generator)
+    return sample(LanguageModelStepper(model), prompt, request, generator)

@@ -52,6 +52,13 @@ class Display(Protocol):
             record: as in the samples file.
         """
 
+    def noted(self, text: str) -> None:
+        """Something a person should know.
+
+        Args:
+            text: a sentence.
+        """
+
 
 class Silence:
     """A display that shows nothing."""
@@ -85,6 +92,13 @@ class Silence:
             record: ignored.
         """
 
+    def noted(self, text: str) -> None:
+        """Nothing.
+
+        Args:
+            text: ignored.
+        """
+
 
 class Recorder(Observer):
     """Writes metrics, samples and the best weights into the run folder; only the leading process writes."""
@@ -98,6 +112,7 @@ class Recorder(Observer):
         sample: Callable[[nn.Module, Record], Record | None],
         display: Display | None = None,
         tensorboard: bool = False,
+        first_step: int = 0,
     ) -> None:
         """Record a training.
 
@@ -108,11 +123,12 @@ class Recorder(Observer):
             sample: makes a sample after an evaluation, on the leading process.
             display: shows what happens.
             tensorboard: also write TensorBoard files.
+            first_step: updates before this training went on; what TensorBoard has of later ones is void.
         """
         self.folder, self.group, self._evaluate, self._sample = folder, group, evaluate, sample
         self.display: Display = display or Silence()
         self.stop = False
-        self.board = open_tensorboard(folder.tensorboard) if tensorboard and group.leads else None
+        self.board = open_tensorboard(folder.tensorboard, first_step) if tensorboard and group.leads else None
 
     def evaluate(self, module: nn.Module) -> Record | None:
         """Score the validation part.
@@ -173,14 +189,15 @@ class Recorder(Observer):
         """
         return {name: _size(getattr(self.folder, name)) for name in ("metrics", "samples")}
 
-    def rewind(self, counters: Record) -> None:
+    def rewind(self, counters: Record | None) -> None:
         """Cut the line files back to a checkpoint.
 
         Args:
-            counters: from `counters`.
+            counters: from `counters`; `None` where nothing had been saved yet.
         """
-        for name, size in counters.items():
-            truncate_lines(getattr(self.folder, name), size)
+        if self.group.leads:
+            for name, size in (counters or dict.fromkeys(self.counters(), 0)).items():
+                truncate_lines(getattr(self.folder, name), size)
 
     def stop_requested(self) -> bool:
         """Whether Ctrl-C was pressed.
@@ -215,14 +232,15 @@ def write_weights(path: Path, objective: nn.Module, record: Record) -> None:
     write_checkpoint(path, weights_of(model), {key: record[key] for key in ("step", "loss") if key in record})
 
 
-def open_tensorboard(path: Path) -> Any:
+def open_tensorboard(path: Path | None, first_step: int = 0) -> Any:
     """A TensorBoard writer.
 
     Args:
-        path: its folder.
+        path: its folder; with `None` only whether TensorBoard is there is found out.
+        first_step: what the folder has of later steps is void.
 
     Returns:
-        torch's `SummaryWriter`.
+        torch's `SummaryWriter`, or `None` without a folder.
 
     Raises:
         ConfigurationError: TensorBoard is not installed.
@@ -233,16 +251,15 @@ def open_tensorboard(path: Path) -> Any:
         raise ConfigurationError(
             "`train.tensorboard` needs TensorBoard, which is not installed; run `pip install 'unrolled[track]'`"
         ) from None
-    return SummaryWriter(str(path))
+    return None if path is None else SummaryWriter(str(path), purge_step=first_step + 1)
 
 
 @contextlib.contextmanager
-def note_failure(folder: RunFolder, group: Group) -> Iterator[None]:
+def note_failure(folder: RunFolder) -> Iterator[None]:
     """Leave word in the run folder when a training ends with an error.
 
     Args:
         folder: of the run.
-        group: only its leading process writes.
 
     Yields:
         Nothing.
@@ -250,10 +267,23 @@ def note_failure(folder: RunFolder, group: Group) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if group.leads:
-            with contextlib.suppress(Exception):  # the disk may be what failed; the first error is the one to see
-                folder.update_facts(status="failed")
+        with contextlib.suppress(Exception):  # the disk may be what failed; the first error is the one to see
+            folder.update_facts(status="failed")
         raise
+
+
+def change_of_surroundings(before: Record, now: Record) -> str:
+    """What of the machine is another than when the run began or last went on.
+
+    Args:
+        before: as `run.json` remembers it.
+        now: as it is.
+
+    Returns:
+        A sentence, or nothing when all is as it was.
+    """
+    other = [f"{key} {now[key]} (was {before[key]})" for key in now if key in before and now[key] != before[key]]
+    return f"going on with {', '.join(other)}: the weights will not be those of an uninterrupted run to the last bit" if other else ""
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,23 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], counters: Mappin
         counters: what JSON can hold; floats keep every bit.
     """
     whole = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    write_atomically(path, lambda new: save_file(whole, new, {"counters": json.dumps(counters)}))
+    write_atomically(path, lambda new: save_file(whole, new, {"counters": json.dumps(counters), "digest": digest_of(whole)}))
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names, types, shapes and every bit of tensors on the CPU.
+
+    Args:
+        tensors: by name.
+
+    Returns:
+        The hash in hexadecimal.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -42,14 +59,18 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(path, "pt") as file:
-            counters = json.loads((file.metadata() or {})["counters"])
-            return {name: file.get_tensor(name) for name in file.keys()}, counters  # noqa: SIM118 (no mapping)
+            header = file.metadata() or {}
+            counters, digest = json.loads(header["counters"]), header["digest"]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError:
         raise RunError(f"there is no file `{path}`; the run has not saved anything yet, or the file was removed") from None
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise RunError(
             f"`{path}` must be a whole safetensors file written by unrolled, but it is damaged ({error}); restore it or train again"
         ) from None
+    if digest_of(tensors) != digest:
+        raise RunError(f"`{path}` must hold the numbers that unrolled wrote, but some have been changed since; restore it or train again")
+    return tensors, counters
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:

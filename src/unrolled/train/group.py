@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from unrolled.core.errors import ConfigurationError
+from unrolled.core.errors import ConfigurationError, UserError
 
 
 @dataclass(frozen=True)
@@ -71,50 +73,54 @@ class Group:
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
-    def share(self, text: str) -> str:
-        """The leading process's text, everywhere.
+    def lead(self, action: Callable[[], str]) -> str:
+        """Let the leading process do something; its result, or its error, reaches every process.
 
         Args:
-            text: this process's own.
+            action: done by the leader alone.
 
         Returns:
-            The leader's.
+            What the action returned.
+
+        Raises:
+            UserError: the action failed with one.
         """
         if self.size == 1:
-            return text
-        holder = [text]
+            return action()
+        holder: list[tuple[str, str] | None] = [None]
+        if self.leads:
+            try:
+                holder = [("done", action())]
+            except UserError as error:
+                holder = [("failed", str(error))]
         dist.broadcast_object_list(holder, 0)
-        return holder[0]
+        assert holder[0] is not None
+        outcome, text = holder[0]
+        if outcome == "failed":
+            raise UserError(text)
+        return text
 
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-        if self.size > 1:
-            dist.barrier()
 
-
-def join_group(device: torch.device) -> Group:
-    """Join the processes that `torchrun` started, over gloo on a CPU and NCCL on a GPU.
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[Group]:
+    """Join the processes that `torchrun` started, over gloo on a CPU and NCCL on a GPU, and leave together.
 
     Args:
         device: what this process computes on.
 
-    Returns:
+    Yields:
         The group; of one where there is no `torchrun`.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return Group()
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Group(dist.get_rank(), size)
-
-
-def leave_group(group: Group) -> None:
-    """Leave together: without the barrier, gloo may abort at exit after a training that went well.
-
-    Args:
-        group: what `join_group` returned.
-    """
-    if group.size > 1:
-        dist.barrier()
-        dist.destroy_process_group()
+        yield Group()
+        return
+    if device.type == "cuda":
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
+    yield Group(dist.get_rank(), size)
+    # Only where all went well: after an error the others may never come, and torchrun ends them. Without the barrier, gloo
+    # may abort at exit after a training that ended well.
+    dist.barrier()
+    dist.destroy_process_group()

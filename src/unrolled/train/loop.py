@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from unrolled.core.errors import UserError
+from unrolled.core.errors import RunError, UserError
 from unrolled.core.noise import Noise
 from unrolled.core.state import State, detach_state, map_state, named_leaves, restore_state
 from unrolled.train.checkpoint import load_weights, optimizer_tensors, read_checkpoint, restore_optimizer, weights_of, write_checkpoint
@@ -256,12 +258,13 @@ class Trainer:
         total = self.group.sum(torch.tensor(float(sum(counts)), device=self.machine.device)).item()
         self.optimizer.zero_grad(set_to_none=True)
         nats = torch.zeros((), dtype=torch.float64, device=self.machine.device)
-        for window, count in zip(windows, counts, strict=True):
+        for place, (window, count) in enumerate(zip(windows, counts, strict=True), 1):
             state = None if window.fresh or not self.settings.carry_state else self.state
-            with self.machine.autocast():
-                loss = self.call(window, state, self.noise)
-            # DistributedDataParallel averages gradients over processes; the factor turns that into a mean over symbols.
-            (loss.objective * (count * self.group.size / max(total, 1.0))).backward()
+            with self._exchange_gradients(place == len(windows)):
+                with self.machine.autocast():
+                    loss = self.call(window, state, self.noise)
+                # DistributedDataParallel averages gradients over processes; the factor turns that into a mean over symbols.
+                (loss.objective * (count * self.group.size / max(total, 1.0))).backward()
             self.state = detach_state(loss.state)
             nats += loss.nats.detach().double()
         norm, largest = clip(self.objective.parameters(), self.settings)
@@ -269,6 +272,10 @@ class Trainer:
         self.optimizer.step()
         self.average.update()
         self._count(nats, int(total), float(norm), float(largest))
+
+    def _exchange_gradients(self, last: bool) -> contextlib.AbstractContextManager[object]:
+        """Between processes gradients are exchanged once an update, with the last of its windows."""
+        return contextlib.nullcontext() if last or self.group.size == 1 else self.call.no_sync()
 
     def _set_rate(self, done: float) -> None:
         s = self.settings
@@ -290,8 +297,8 @@ class Trainer:
         since["by_value"] += s.clip_value is not None and largest > s.clip_value
         if not math.isfinite(norm):
             raise UserError(
-                f"the gradient stopped being finite at step {c.step}: the training diverged; resume with a lower "
-                f"`train.optimizer.learning_rate` (now {s.optimizer.learning_rate:g}) or a lower `train.clip_norm`"
+                f"the gradient stopped being finite at step {c.step}: the training diverged; go on from its last checkpoint with a lower rate, "
+                f"`--resume --set train.optimizer.learning_rate={s.optimizer.learning_rate / 4:g}`, or a lower `train.clip_norm`"
             )
 
     def _log(self, observer: Observer) -> None:
@@ -326,8 +333,9 @@ class Trainer:
             figures = observer.evaluate(module)
         if figures is None:
             return False
-        best = not c.losses or figures["loss"] < min(c.losses)
-        c.losses.append(figures["loss"])
+        loss = figures["loss"] if math.isfinite(figures["loss"]) else sys.float_info.max
+        best = not c.losses or loss < min(c.losses)
+        c.losses.append(loss)
         self.average.after_evaluation(c.losses)
         record = {
             "kind": "valid",
@@ -385,7 +393,12 @@ class Trainer:
             self.average.begin()
             assert self.average.model is not None
             load_weights(self.average.model, part("average"), path)
-        self.generator.set_state(tensors["generator"])
+        try:
+            self.generator.set_state(tensors["generator"])
+        except RuntimeError as error:
+            raise RunError(
+                f"the random numbers of `{path}` come from another kind of device than `{self.machine.device.type}`; go on with the one it began on"
+            ) from error
         vars(self.counters).update(counters["trainer"])
         self.source.load_state_dict(counters["source"])
         # The end may have been moved: what is due is counted anew, by the share that is done now.

@@ -77,7 +77,7 @@ class Average:
     """An average of the weights over training, evaluated in their place once it has begun.
 
     Either exponential from the first update, or (averaged SGD; Merity et al. 2018, algorithm 1) the plain mean from the
-    evaluation at which the loss has not fallen for `trigger` evaluations.
+    evaluation whose loss is above the least of all but the last `trigger` ones before it.
     """
 
     def __init__(self, module: nn.Module, settings: TrainSettings) -> None:
@@ -106,7 +106,8 @@ class Average:
         Args:
             losses: validation losses so far, the newest last.
         """
-        if self.plain_mean and self.model is None and len(losses) > self.trigger and losses[-1] > min(losses[: -self.trigger]):
+        *before, last = losses
+        if self.plain_mean and self.model is None and len(before) > self.trigger and last > min(before[: -self.trigger]):
             self.begin()
 
     @property

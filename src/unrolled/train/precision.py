@@ -22,6 +22,14 @@ class Machine(NamedTuple):
     threads: int
     processor: str
 
+    def facts(self) -> dict[str, str | int]:
+        """The machine as a run remembers it.
+
+        Returns:
+            Device, precision, threads, processor.
+        """
+        return {"device": self.device.type, "precision": self.precision, "threads": self.threads, "processor": self.processor}
+
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The context in which the forward pass runs.
 
@@ -61,6 +69,8 @@ def prepare_machine(settings: TrainSettings) -> Machine:
         ConfigurationError: a device that is not there, or bf16 where the kernels do not have it.
     """
     device = _device(settings.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     native = has_native_bf16(device)
     if settings.precision == "bf16" and device.type == "cpu" and not native:
         raise ConfigurationError(
@@ -83,6 +93,8 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"`train.device` must be a device of this machine, got `{name}` ({reason}); try `cpu` or `auto`") from None
+    if name == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
 
 

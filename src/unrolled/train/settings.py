@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from unrolled.core.settings import Settings
 
 DEFAULT_MINUTES = 10.0
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSettings(Settings):
@@ -18,7 +21,7 @@ class OptimizerSettings(Settings):
     """AdamW, Adam, SGD, or SGD whose weights are averaged once validation stops falling (Merity et al. 2018)."""
     learning_rate: float = Field(8e-3, gt=0)
     """The peak of the schedule."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Share, Share] = (0.9, 0.99)
     """Memory of Adam's two moments."""
     momentum: float = Field(0.0, ge=0, lt=1)
     """Momentum of SGD."""
@@ -74,6 +77,8 @@ class TrainSettings(Settings):
     """How often the validation part is scored over the whole training."""
     evaluation_batch_size: int = Field(64, ge=1)
     """Parallel streams in evaluation; fewer is slower and, with less text read from a cold state, slightly better."""
+    evaluation_symbols: int = Field(1_000_000, ge=2)
+    """At most so many symbols of the validation part are scored during training; `unrolled eval` scores all of it."""
     patience: int | None = Field(None, ge=1)
     """Stop after so many evaluations without a better loss."""
     save_seconds: float = Field(30.0, gt=0)
@@ -88,7 +93,7 @@ class TrainSettings(Settings):
     """`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU where there is one."""
     threads: int | None = Field(None, ge=1)
     """Processor threads; all cores when not given."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Where all random numbers of the run begin."""
     tensorboard: bool = False
     """Also write TensorBoard files (needs the `track` extra)."""

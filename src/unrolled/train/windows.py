@@ -8,11 +8,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unrolled.core.errors import ConfigurationError
+from unrolled.core.padded import IGNORED
 
 
 @runtime_checkable
 class Batch(Protocol):
-    """A window of parallel streams; a target of -100 is not scored."""
+    """A window of parallel streams; a target of `IGNORED` is not scored."""
 
     inputs: Int[Tensor, "batch time"]
     targets: Int[Tensor, "batch time"]
@@ -88,7 +89,7 @@ class TruncatedWindows:
         window = self.streams.window(start, end - start)
         if context:
             targets = window.targets.clone()
-            targets[:, :context] = -100
+            targets[:, :context] = IGNORED
             window = window._replace(targets=targets)
         fresh = start == 0
         if end == self.streams.steps:
