@@ -113,7 +113,7 @@ def test_no_file_bad_preset_missing_config(command: Command, text: Path) -> None
 
 
 def test_wrong_words_on_the_command_line(command: Command) -> None:
-    refused(command("sample", "run", "--length", "abc"), "--length", "abc", "--help")
+    refused(command("sample", "run", "--length", "abc"), "--length", "valid integer", "--help")
     refused(command("evla", "run"), "evla")
     refused(command("eval"), "RUN")
     refused(command("eval", "run", "--streams", "0"), "--streams")
@@ -149,6 +149,7 @@ def test_damaged_runs(command: Command, run: Path) -> None:
     (run / "run.json").write_text(json.dumps({**facts, "format": 0}))
     refused(command("sample", "run"), "format 0", "restore")
     (run / "run.json").write_text(json.dumps({key: value for key, value in facts.items() if key != "data"}))
+    weights.write_bytes(whole)
     refused(command("eval", "run"), "must have `data`")
     (run / "run.json").write_text("{")
     refused(command("sample", "run"), "run.json", "damaged")

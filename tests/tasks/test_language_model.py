@@ -220,7 +220,7 @@ def test_early_stopping(text: Path, tiny: dict[str, Any], tmp_path: Path) -> Non
 
 def test_divergence_is_one_sentence(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
     tiny["train"] |= {"clip_norm": None, "steps": 400, "optimizer": {"name": "sgd", "learning_rate": 1e30}}
-    with pytest.raises(ValueError, match=r"stopped being finite at step \d+.*lower `train.optimizer.learning_rate`"):
+    with pytest.raises(ValueError, match=r"stopped being finite at step \d+.*--resume --set train.optimizer.learning_rate="):
         train_language_model([text], out=tmp_path / "run", differences=tiny)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
 

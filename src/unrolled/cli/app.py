@@ -49,9 +49,9 @@ def main() -> None:
             print(f"unrolled: {error}", file=sys.stderr)
         sys.exit(2)
     except USAGE_ERROR as error:
-        context = error.ctx
-        help_line = f"; try `{context.command_path} --help`" if context is not None else ""
-        print(f"unrolled: {error.format_message().rstrip('.')}{help_line}" if error.message else error.format_message(), file=sys.stderr)
+        said = error.format_message().rstrip(".")
+        if said:  # without words, the whole help has been printed already
+            print(f"unrolled: {said}; try `{error.ctx.command_path if error.ctx else 'unrolled'} --help`", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("unrolled: interrupted", file=sys.stderr)

@@ -68,6 +68,9 @@ def append_line(path: Path, value: Any) -> None:
     Args:
         path: a JSON-lines file, made where it is missing.
         value: what `json` can write.
+
+    Raises:
+        OSError: the disk is full; it reaches the caller as a `RunError`.
     """
     line = (json.dumps(value, ensure_ascii=False) + "\n").encode()
     with explain_disk_errors(path), open(path, "ab", buffering=0) as file:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from unrolled.core.errors import DataError
 
-
 IGNORED = -100
 """The target that no loss counts: `torch.nn.functional.cross_entropy`'s own."""
 

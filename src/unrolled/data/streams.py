@@ -14,6 +14,7 @@ from unrolled.core.errors import DataError
 from unrolled.core.padded import IGNORED
 from unrolled.data.corpus import Corpus
 
+
 class StreamBatch(NamedTuple):
     """One window of every stream."""
 

@@ -21,7 +21,6 @@ from unrolled.train.checkpoint import load_weights, read_checkpoint
 from unrolled.train.group import joined
 from unrolled.train.precision import prepare_machine
 
-
 LARGE_TEXT = 30_000_000
 """Bytes above which making symbols takes long enough to say so."""
 
@@ -138,7 +137,9 @@ def train_language_model(
 
         def create(path: Path) -> None:
             if display is not None and sum(text.stat().st_size for text in texts if text.is_file()) > LARGE_TEXT:
-                display.noted("reading the text and making symbols of it; about a minute for a gigabyte of characters, longer for byte pairs")
+                display.noted(
+                    "reading the text and making symbols of it; about a minute for a gigabyte of characters, longer for byte pairs"
+                )
             create_run(path, settings, texts, valid_texts, machine, group, trust=trust)
 
         stem = f"lm-{texts[0].name.split('.')[0]}"

@@ -165,7 +165,9 @@ def train_locked(folder: RunFolder, machine: Machine, group: Group, display: Dis
         train_run(folder, machine, group, display, trust=trust, resume=resume)
 
 
-def make_recorder(folder: RunFolder, settings: LanguageModelRunSettings, setup: Setup, trainer: Trainer, display: Display | None) -> Recorder:
+def make_recorder(
+    folder: RunFolder, settings: LanguageModelRunSettings, setup: Setup, trainer: Trainer, display: Display | None
+) -> Recorder:
     """What watches the training and writes it down.
 
     Args:
@@ -187,8 +189,8 @@ def make_recorder(folder: RunFolder, settings: LanguageModelRunSettings, setup: 
     def sample(module: Any, record: Record) -> Record | None:
         return stage_sample(settings, setup.tokenizer, module.model, record)
 
-    options = {"tensorboard": train.tensorboard, "first_step": trainer.counters.step}
-    return Recorder(folder, group, evaluate=evaluate, sample=sample, display=display, **options)
+    step = trainer.counters.step
+    return Recorder(folder, group, evaluate=evaluate, sample=sample, display=display, tensorboard=train.tensorboard, first_step=step)
 
 
 def conclude(folder: RunFolder, trainer: Trainer, status: str) -> None:

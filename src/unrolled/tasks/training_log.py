@@ -263,6 +263,9 @@ def note_failure(folder: RunFolder) -> Iterator[None]:
 
     Yields:
         Nothing.
+
+    Raises:
+        Exception: the error, as it came.
     """
     try:
         yield

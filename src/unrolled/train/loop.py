@@ -381,6 +381,9 @@ class Trainer:
 
         Returns:
             The counters that the observer had saved.
+
+        Raises:
+            RunError: the checkpoint is damaged, or was made on another kind of device.
         """
         tensors, counters = read_checkpoint(path)
 
