@@ -19,7 +19,7 @@ class OptimizerSettings(Settings):
 
     name: Literal["adamw", "adam", "sgd", "asgd"] = "adamw"
     """AdamW, Adam, SGD, or SGD whose weights are averaged once validation stops falling (Merity et al. 2018)."""
-    learning_rate: float = Field(8e-3, gt=0)
+    learning_rate: float = Field(5e-3, gt=0)
     """The peak of the schedule."""
     betas: tuple[Share, Share] = (0.9, 0.99)
     """Memory of Adam's two moments."""
@@ -34,7 +34,7 @@ class ScheduleSettings(Settings):
 
     name: Literal["constant", "cosine", "linear", "plateau"] = "cosine"
     """The form; `plateau` lowers the rate by `factor` whenever validation stops falling."""
-    warmup_steps: int = Field(50, ge=0)
+    warmup_steps: int = Field(100, ge=0)
     """Updates over which the rate rises linearly to its peak."""
     final_share: float = Field(0.05, ge=0, le=1)
     """The rate at the end, as a share of the peak (cosine, linear)."""
