@@ -150,3 +150,24 @@ def test_counting_nats_equals_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = streams.window(0, STEPS)
     expected = cross_entropy(model(whole.inputs)[0].flatten(0, 1), whole.targets.flatten(), reduction="sum")
     assert nats == pytest.approx(expected.item()) and count == ROWS * STEPS
+
+
+def test_streams_start_afresh_now_and_then() -> None:
+    """With `restart` at 1 every window begins as a new text does; at 0 only the first one."""
+    from unrolled.train.loop import Observer, Trainer
+    from unrolled.train.precision import prepare_machine
+
+    seen: list[list[bool]] = []
+
+    class Watching(LanguageModelObjective):
+        def forward(self, window, state, noise):
+            leaves = None if state is None else state["1"]
+            seen.append([True, True] if leaves is None else [bool((row == 0).all()) for row in leaves.h])
+            return super().forward(window, state, noise)
+
+    for restart, expected in ((1.0, {True}), (0.0, {False}), (0.5, {True, False})):
+        seen.clear()
+        settings = TrainSettings(steps=4, batch_size=ROWS, evaluations=0, restart=restart, precision="fp32")
+        objective = Watching(small_model(), settings)
+        Trainer(objective, TruncatedWindows(Streams(), 3), settings, prepare_machine(settings)).run(Observer())
+        assert {row for window in seen[1:] for row in window} == expected, restart

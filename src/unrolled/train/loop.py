@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unrolled.core.errors import RunError, UserError
 from unrolled.core.noise import Noise
-from unrolled.core.state import State, detach_state, map_state, named_leaves, restore_state
+from unrolled.core.state import State, detach_state, map_state, named_leaves, restore_state, where_state
 from unrolled.train.checkpoint import load_weights, optimizer_tensors, read_checkpoint, restore_optimizer, weights_of, write_checkpoint
 from unrolled.train.group import Group
 from unrolled.train.optimizers import Average, build_optimizer, clip
@@ -259,7 +259,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         nats = torch.zeros((), dtype=torch.float64, device=self.machine.device)
         for place, (window, count) in enumerate(zip(windows, counts, strict=True), 1):
-            state = None if window.fresh or not self.settings.carry_state else self.state
+            state = self._start_of(window)
             with self._exchange_gradients(place == len(windows)):
                 with self.machine.autocast():
                     loss = self.call(window, state, self.noise)
@@ -272,6 +272,16 @@ class Trainer:
         self.optimizer.step()
         self.average.update()
         self._count(nats, int(total), float(norm), float(largest))
+
+    def _start_of(self, window: Any) -> State:
+        """The state before a window: the one carried on, or that of the beginning for rows that start afresh."""
+        if window.fresh or not self.settings.carry_state or self.state is None:
+            return None
+        if self.settings.restart == 0:
+            return self.state
+        afresh = self.noise.rows((self.rows,), self.settings.restart, torch.empty(0, device=self.machine.device)).bool()
+        beginning = self.objective.initial_state(self.rows)
+        return where_state(afresh, map_state(lambda new, old: new.to(old.dtype), beginning, self.state), self.state)
 
     def _exchange_gradients(self, last: bool) -> contextlib.AbstractContextManager[object]:
         """Between processes gradients are exchanged once an update, with the last of its windows."""

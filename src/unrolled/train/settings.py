@@ -63,6 +63,8 @@ class TrainSettings(Settings):
     """k2: time steps through which gradients flow back; `window` when not given, never less."""
     carry_state: bool = True
     """Start each window from the state in which the one before ended."""
+    restart: float = Field(0.02, ge=0, le=1)
+    """Probability that a stream starts a window afresh all the same: a model that only ever carried its state on does badly from the beginning."""
     clip_norm: float | None = Field(1.0, gt=0)
     """Scale gradients down to this global norm (the root of the sum of squares)."""
     clip_value: float | None = Field(None, gt=0)
