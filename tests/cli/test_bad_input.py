@@ -174,6 +174,7 @@ def test_bad_questions_to_a_run(command: Command, run: Path, tmp_path: Path) -> 
     refused(command("sample", "run", "--temperature", "-1"), "`temperature`", "greater than or equal to 0")
     refused(command("eval", "run", "--split", "test"), "`--split` must be one of train, valid")
     refused(command("sample", "run", "--seed", str(2**64)), "`seed`", "less than")
+    refused(command("sample", "run", "--length", str(10**13)), "`length`", "less than")
     refused(command("eval", "run", "nowhere.txt"), "nowhere.txt")
     (tmp_path / "strange.txt").write_text("the quick ΩΩΩ" * 20)
     refused(command("eval", "run", "strange.txt"), "Ω", "strange.txt")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import typer
 
 from unrolled.cli import demo, evaluate, runs, sample, train
+from unrolled.cli.output import speaks
 from unrolled.core.errors import UserError
 
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
@@ -45,7 +45,7 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":  # under torchrun every process has the same sentence to say
+        if speaks():
             print(f"unrolled: {error}", file=sys.stderr)
         sys.exit(2)
     except USAGE_ERROR as error:

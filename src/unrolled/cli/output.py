@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from typing import Any
 
@@ -12,6 +13,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 STAGES = ("at first", "train more")
 """What is said above the samples of a training."""
+
+
+def speaks() -> bool:
+    """Whether this process talks to the person: under torchrun only the first one does.
+
+    Returns:
+        True for a process alone.
+    """
+    return os.environ.get("RANK", "0") == "0"
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unrolled.cli.output import TrainingDisplay, duration, figures, print_json
+from unrolled.cli.output import TrainingDisplay, duration, figures, print_json, speaks
 
 app = typer.Typer(no_args_is_help=True, help="Train a model on your own file.")
 
@@ -46,7 +45,7 @@ def language_model(
     from unrolled.tasks.language_model import resume_language_model, train_language_model
     from unrolled.tasks.language_model_settings import LanguageModelRunSettings, gather
 
-    quiet = quiet or os.environ.get("RANK", "0") != "0"  # under torchrun one process speaks
+    quiet = quiet or not speaks()
     if options:
         print_options(LanguageModelRunSettings)
         return
@@ -62,7 +61,7 @@ def language_model(
             raise ConfigurationError("`unrolled train lm` needs at least one text file; try `unrolled train lm FILE`")
         else:
             run = train_language_model(files, valid=valid or [], out=out, differences=differences, display=display, trust=trust)
-    if os.environ.get("RANK", "0") == "0":
+    if speaks():
         report(run.summary(), json=json, quiet=quiet)
 
 

@@ -35,7 +35,7 @@ class SamplingOptions(Settings):
     """Draw among tokens at least this many times as likely as the likeliest."""
     repetition_penalty: float = Field(1.0, gt=0)
     """Above 1, tokens that already occur in the text, the prompt included, become less likely."""
-    length: int = Field(300, ge=0)
+    length: int = Field(300, ge=0, le=10_000_000)
     """The most new tokens."""
     stop_ids: tuple[int, ...] = ()
     """Tokens after which a row ends."""

@@ -13,7 +13,7 @@ from unrolled.models.language_model import LanguageModel
 from unrolled.tasks.language_model_data import TextParts, open_parts, recorded_files
 from unrolled.tasks.language_model_objective import Scores
 from unrolled.tasks.language_model_settings import LanguageModelRunSettings, refuse_other_changes
-from unrolled.tasks.language_model_training import as_paths, build_model, create_run, evaluate_part, place_run, train_locked
+from unrolled.tasks.language_model_training import as_paths, build_model, create_run, evaluate_part, place_run, train_run
 from unrolled.tasks.run_folder import RunFolder, free_name
 from unrolled.tasks.sampling import SampleRequest, sample_texts, stream_text
 from unrolled.tasks.training_log import Display, change_of_surroundings
@@ -144,7 +144,7 @@ def train_language_model(
 
         stem = f"lm-{texts[0].name.split('.')[0]}"
         path = Path(group.lead(lambda: str(place_run(None if out is None else Path(out), stem, create, free_name))))
-        train_locked(RunFolder(path), machine, group, display, trust=trust)
+        train_run(RunFolder(path), machine, group, display, trust=trust)
     return load_language_model(path, trust=trust)
 
 
@@ -185,7 +185,7 @@ def resume_language_model(
         said = group.lead(prepare)
         if said and display is not None and group.leads:
             display.noted(said)
-        train_locked(folder, machine, group, display, trust=trust, resume=True)
+        train_run(folder, machine, group, display, trust=trust, resume=True)
     return load_language_model(folder.path, trust=trust)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,7 +120,7 @@ def build_model(settings: LanguageModelRunSettings, vocabulary: int, *, trust: b
 
 
 def train_run(folder: RunFolder, machine: Machine, group: Group, display: Display | None, *, trust: bool, resume: bool = False) -> None:
-    """Train a run that is set up, from its start or from its last checkpoint.
+    """Train a run that is set up, from its start or from its last checkpoint, and keep every other training away from it.
 
     Args:
         folder: the run.
@@ -129,6 +130,15 @@ def train_run(folder: RunFolder, machine: Machine, group: Group, display: Displa
         trust: allow `model.cell` to import a class of the user's own.
         resume: go on where the last checkpoint stands.
     """
+    with contextlib.ExitStack() as stack:
+        if group.leads:
+            stack.enter_context(folder.in_use())
+            stack.enter_context(note_failure(folder))
+            folder.sweep()
+        _train(folder, machine, group, display, trust=trust, resume=resume)
+
+
+def _train(folder: RunFolder, machine: Machine, group: Group, display: Display | None, *, trust: bool, resume: bool) -> None:
     settings = resolve(LanguageModelRunSettings, folder.read_config())
     tokenizer = load_tokenizer(folder.tokenizer)
     files, valid = recorded_files(folder, folder.fact("data"))
@@ -144,25 +154,6 @@ def train_run(folder: RunFolder, machine: Machine, group: Group, display: Displa
         status = trainer.run(recorder, folder.checkpoint)
     if group.leads:
         conclude(folder, trainer, status)
-
-
-def train_locked(folder: RunFolder, machine: Machine, group: Group, display: Display | None, *, trust: bool, resume: bool = False) -> None:
-    """`train_run`, with every other training kept away from the folder and word left there of a failure.
-
-    Args:
-        folder: the run.
-        machine: what computes.
-        group: the processes that share the training.
-        display: shows the training as it goes.
-        trust: allow `model.cell` to import a class of the user's own.
-        resume: go on where the last checkpoint stands.
-    """
-    if not group.leads:
-        train_run(folder, machine, group, display, trust=trust, resume=resume)
-        return
-    with folder.in_use(), note_failure(folder):
-        folder.sweep()
-        train_run(folder, machine, group, display, trust=trust, resume=resume)
 
 
 def make_recorder(
