@@ -14,7 +14,7 @@ from unrolled.core.state import detach_state
 from unrolled.models.language_model import LanguageModel, LanguageModelSettings
 from unrolled.nn.softmax import draw_log_uniform, log_uniform, sampled_cross_entropy
 from unrolled.tasks.language_model_objective import LanguageModelObjective, count_nats, scores
-from unrolled.train.settings import TrainSettings
+from unrolled.train.settings import StreamTrainSettings
 from unrolled.train.windows import TruncatedWindows
 
 VOCABULARY, ROWS, STEPS = 7, 2, 13
@@ -46,7 +46,7 @@ def small_model(**settings: object) -> LanguageModel:
 def test_truncated_gradients_equal_a_plain_loop(k1: int, k2: int) -> None:
     """Every window's gradient is that of its own k1 losses, back through k2 steps and no further."""
     model = small_model()
-    objective = LanguageModelObjective(model, TrainSettings()).eval()
+    objective = LanguageModelObjective(model, StreamTrainSettings()).eval()
     streams = Streams()
     windows, state = TruncatedWindows(streams, k1, k2), None
     # The states that a single pass over the row would have, with no gradient between steps.
@@ -81,7 +81,7 @@ def test_penalties_are_those_of_the_paper() -> None:
 
     def objective(**settings: float) -> torch.Tensor:
         noise = Noise(torch.Generator().manual_seed(3))
-        return LanguageModelObjective(model, TrainSettings(**settings))(window, None, noise).objective
+        return LanguageModelObjective(model, StreamTrainSettings(**settings))(window, None, noise).objective
 
     reading = model.read(window.batch.inputs, noise=Noise(torch.Generator().manual_seed(3)))
     plain = objective()
@@ -167,7 +167,7 @@ def test_streams_start_afresh_now_and_then() -> None:
 
     for restart, expected in ((1.0, {True}), (0.0, {False}), (0.5, {True, False})):
         seen.clear()
-        settings = TrainSettings(steps=4, batch_size=ROWS, evaluations=0, restart=restart, precision="fp32")
+        settings = StreamTrainSettings(steps=4, batch_size=ROWS, evaluations=0, restart=restart, precision="fp32")
         objective = Watching(small_model(), settings)
         Trainer(objective, TruncatedWindows(Streams(), 3), settings, prepare_machine(settings)).run(Observer())
         assert {row for window in seen[1:] for row in window} == expected, restart

@@ -42,8 +42,9 @@ def language_model(
     """Train a language model of characters, words or sub-words on text files."""
     from unrolled.cli.settings_table import print_options
     from unrolled.core.errors import ConfigurationError
+    from unrolled.tasks.differences import gather
     from unrolled.tasks.language_model import resume_language_model, train_language_model
-    from unrolled.tasks.language_model_settings import LanguageModelRunSettings, gather
+    from unrolled.tasks.language_model_settings import LanguageModelRunSettings
 
     quiet = quiet or not speaks()
     if options:

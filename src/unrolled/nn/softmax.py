@@ -7,7 +7,7 @@ import math
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, embedding
 
 from unrolled.core.padded import IGNORED
 
@@ -72,8 +72,13 @@ def sampled_cross_entropy(
     scored = targets != IGNORED
     safe = targets.clamp(min=0)
     expected = proposal * len(negatives)
-    target_logits = (hidden * weight[safe]).sum(-1) + bias[safe] - expected[safe].log()
-    logits = torch.addmm(bias[negatives] - expected[negatives].log(), hidden, weight[negatives].t())
+    # One look-up for both kinds: its backward pass fills a gradient of the whole vocabulary once.
+    candidates = torch.cat([safe, negatives])
+    rows, offsets = embedding(candidates, weight), bias[candidates] - expected[candidates].log()
+    target_rows, negative_rows = rows.split([len(safe), len(negatives)])
+    target_offsets, negative_offsets = offsets.split([len(safe), len(negatives)])
+    target_logits = (hidden * target_rows).sum(-1) + target_offsets
+    logits = torch.addmm(negative_offsets, hidden, negative_rows.t())
     every = torch.cat([target_logits.unsqueeze(1), logits], 1)
     labels = torch.where(scored, 0, IGNORED)
     return cross_entropy(every.float(), labels, ignore_index=IGNORED, reduction="none")

@@ -7,22 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from unrolled.core.errors import ConfigurationError
-from unrolled.core.settings import merge, resolve
+from unrolled.core.settings import resolve
 from unrolled.data import Tokenizer, build_corpus, load_tokenizer
 from unrolled.models.language_model import LanguageModel
 from unrolled.tasks.language_model_data import TextParts, open_parts, recorded_files
 from unrolled.tasks.language_model_objective import Scores
-from unrolled.tasks.language_model_settings import LanguageModelRunSettings, refuse_other_changes
-from unrolled.tasks.language_model_training import as_paths, build_model, create_run, evaluate_part, place_run, train_run
-from unrolled.tasks.run_folder import RunFolder, free_name
+from unrolled.tasks.language_model_settings import LanguageModelRunSettings
+from unrolled.tasks.language_model_training import build_model, create_run, evaluate_part, prepare
+from unrolled.tasks.run_folder import RunFolder
 from unrolled.tasks.sampling import SampleRequest, sample_texts, stream_text
-from unrolled.tasks.training_log import Display, change_of_surroundings
+from unrolled.tasks.training import Kind, as_paths, summary_of, train_new, train_on
+from unrolled.tasks.training_log import Display
 from unrolled.train.checkpoint import load_weights, read_checkpoint
-from unrolled.train.group import joined
-from unrolled.train.precision import prepare_machine
+from unrolled.train.group import Group
+from unrolled.train.precision import Machine
 
 LARGE_TEXT = 30_000_000
 """Bytes above which making symbols takes long enough to say so."""
+
+LANGUAGE_MODEL = Kind("lm", LanguageModelRunSettings, prepare, lambda folder: recorded_files(folder, folder.fact("data")))
+"""What a language model gives for its training."""
 
 
 class LanguageModelRun:
@@ -104,8 +108,7 @@ class LanguageModelRun:
         Returns:
             Run, status and the best figures.
         """
-        facts = self.folder.facts()
-        return {"run": str(self.folder.path), "status": facts["status"], **facts.get("result", {})}
+        return summary_of(self.folder)
 
 
 def train_language_model(
@@ -132,20 +135,14 @@ def train_language_model(
     """
     texts, valid_texts = as_paths(files), as_paths(valid)
     settings = resolve(LanguageModelRunSettings, differences or {})
-    machine = prepare_machine(settings.train)
-    with joined(machine.device) as group:
 
-        def create(path: Path) -> None:
-            if display is not None and sum(text.stat().st_size for text in texts if text.is_file()) > LARGE_TEXT:
-                display.noted(
-                    "reading the text and making symbols of it; about a minute for a gigabyte of characters, longer for byte pairs"
-                )
-            create_run(path, settings, texts, valid_texts, machine, group, trust=trust)
+    def create(path: Path, machine: Machine, group: Group) -> None:
+        if display is not None and sum(text.stat().st_size for text in texts if text.is_file()) > LARGE_TEXT:
+            display.noted("reading the text and making symbols of it; about a minute for a gigabyte of characters, longer for byte pairs")
+        create_run(path, settings, texts, valid_texts, machine, group, trust=trust)
 
-        stem = f"lm-{texts[0].name.split('.')[0]}"
-        path = Path(group.lead(lambda: str(place_run(None if out is None else Path(out), stem, create, free_name))))
-        train_run(RunFolder(path), machine, group, display, trust=trust)
-    return load_language_model(path, trust=trust)
+    stem = f"lm-{texts[0].name.split('.')[0]}"
+    return load_language_model(train_new(LANGUAGE_MODEL, settings, create, out=out, stem=stem, display=display, trust=trust), trust=trust)
 
 
 def resume_language_model(
@@ -162,31 +159,7 @@ def resume_language_model(
     Returns:
         The run, with the best weights loaded.
     """
-    folder = RunFolder(Path(path))
-    folder.facts()
-    refuse_other_changes(changes or {})
-    settings = resolve(LanguageModelRunSettings, merge(folder.read_config(), changes or {}))
-    machine = prepare_machine(settings.train)
-    with joined(machine.device) as group:
-
-        def prepare() -> str:
-            with folder.in_use():
-                # All that can be refused is refused before anything of the run is changed.
-                recorded_files(folder, folder.fact("data"))
-                if folder.checkpoint.exists():
-                    read_checkpoint(folder.checkpoint)
-                group.rows(settings.train.batch_size)
-                now = machine.facts() | {"processes": group.size}
-                said = change_of_surroundings(folder.fact("machine"), now)
-                folder.write_config(settings)
-                folder.update_facts(status="running", machine=now)
-            return said
-
-        said = group.lead(prepare)
-        if said and display is not None and group.leads:
-            display.noted(said)
-        train_run(folder, machine, group, display, trust=trust, resume=True)
-    return load_language_model(folder.path, trust=trust)
+    return load_language_model(train_on(LANGUAGE_MODEL, path, changes or {}, display=display, trust=trust), trust=trust)
 
 
 def load_language_model(path: Path | str, *, trust: bool = False) -> LanguageModelRun:

@@ -17,7 +17,7 @@ from unrolled.models.language_model import LanguageModel, Reading
 from unrolled.nn.softmax import draw_log_uniform, log_uniform, sampled_cross_entropy
 from unrolled.train.group import Group
 from unrolled.train.loop import Loss
-from unrolled.train.settings import TrainSettings
+from unrolled.train.settings import StreamTrainSettings
 from unrolled.train.windows import ParallelStreams, Window
 
 EVALUATION_WINDOW = 256
@@ -28,7 +28,7 @@ READOUT_NUMBERS = 2**25
 class LanguageModelObjective(nn.Module):
     """Cross entropy of the next symbol, with the two activation penalties of Merity et al. 2018, section 4.2."""
 
-    def __init__(self, model: LanguageModel, settings: TrainSettings) -> None:
+    def __init__(self, model: LanguageModel, settings: StreamTrainSettings) -> None:
         super().__init__()
         self.model, self.settings = model, settings
 

@@ -180,9 +180,10 @@ class Trainer:
         self.optimizer = build_optimizer(objective, settings.optimizer)
         self.average = Average(objective, settings)
         self.generator = torch.Generator(machine.device).manual_seed(settings.seed)
-        rows = self.group.rows(settings.batch_size)
+        self.carrying = settings.carrying
+        rows = slice(0, 0) if self.carrying is None else self.group.rows(self.carrying.rows)
         self.rows = rows.stop - rows.start
-        self.noise = Noise(self.generator, rows.start, settings.batch_size)
+        self.noise = Noise(self.generator) if self.carrying is None else Noise(self.generator, rows.start, self.carrying.rows)
         self.counters = Counters()
         self.state: State = None
         self.call: Any = objective if self.group.size == 1 else DistributedDataParallel(objective)
@@ -275,11 +276,11 @@ class Trainer:
 
     def _start_of(self, window: Any) -> State:
         """The state before a window: the one carried on, or that of the beginning for rows that start afresh."""
-        if window.fresh or not self.settings.carry_state or self.state is None:
+        if self.carrying is None or window.fresh or not self.carrying.keeps or self.state is None:
             return None
-        if self.settings.restart == 0:
+        if self.carrying.restart == 0:
             return self.state
-        afresh = self.noise.rows((self.rows,), self.settings.restart, torch.empty(0, device=self.machine.device)).bool()
+        afresh = self.noise.rows((self.rows,), self.carrying.restart, torch.empty(0, device=self.machine.device)).bool()
         beginning = self.objective.initial_state(self.rows)
         return where_state(afresh, map_state(lambda new, old: new.to(old.dtype), beginning, self.state), self.state)
 

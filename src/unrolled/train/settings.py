@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,17 @@ class ScheduleSettings(Settings):
     """Evaluations without a better loss that make a plateau."""
 
 
+class Carrying(NamedTuple):
+    """How windows over parallel rows hang together."""
+
+    rows: int
+    """Rows of the global batch."""
+    keeps: bool
+    """Whether a window starts from the state in which the one before ended."""
+    restart: float
+    """Probability that a row starts a window afresh all the same."""
+
+
 class TrainSettings(Settings):
     """How long, how fast, how carefully."""
 
@@ -53,34 +64,14 @@ class TrainSettings(Settings):
     """End after so many passes over the data."""
     steps: int | None = Field(None, ge=1)
     """End after so many updates."""
-    batch_size: int = Field(16, ge=1)
-    """Rows of a batch: parallel streams of the text, or sequences; the global batch when several processes share it."""
     accumulate: int = Field(1, ge=1)
     """Batches whose gradients are added up before an update."""
-    window: int = Field(64, ge=1)
-    """k1 of truncated back-propagation: time steps between updates."""
-    backpropagate: int | None = Field(None, ge=1)
-    """k2: time steps through which gradients flow back; `window` when not given, never less."""
-    carry_state: bool = True
-    """Start each window from the state in which the one before ended."""
-    restart: float = Field(0.02, ge=0, le=1)
-    """Probability that a stream starts a window afresh all the same: a model that only ever carried its state on does badly from the beginning."""
     clip_norm: float | None = Field(1.0, gt=0)
     """Scale gradients down to this global norm (the root of the sum of squares)."""
     clip_value: float | None = Field(None, gt=0)
     """Cut every gradient entry to ± this value, before the norm is taken."""
-    activation_penalty: float = Field(0.0, ge=0)
-    """Activation regularisation: weight of the mean square of the last layer's outputs after dropout (Merity et al. 2018)."""
-    smoothness_penalty: float = Field(0.0, ge=0)
-    """Temporal activation regularisation: weight of the mean squared change of the last layer's outputs."""
-    sampled_softmax: int | None = Field(None, ge=1)
-    """Train against so many sampled symbols a batch in place of the whole vocabulary (Jean et al. 2015); evaluation stays exact."""
     evaluations: int = Field(10, ge=0)
     """How often the validation part is scored over the whole training."""
-    evaluation_batch_size: int = Field(64, ge=1)
-    """Parallel streams in evaluation; fewer is slower and, with less text read from a cold state, slightly better."""
-    evaluation_symbols: int = Field(1_000_000, ge=2)
-    """At most so many symbols of the validation part are scored during training; `unrolled eval` scores all of it."""
     patience: int | None = Field(None, ge=1)
     """Stop after so many evaluations without a better loss."""
     save_seconds: float = Field(30.0, gt=0)
@@ -109,3 +100,38 @@ class TrainSettings(Settings):
         if isinstance(given, dict) and all(given.get(end) is None for end in ("minutes", "epochs", "steps")):
             return {**given, "minutes": DEFAULT_MINUTES}
         return given
+
+    @property
+    def carrying(self) -> Carrying | None:
+        """How a state is carried from window to window; `None` where every batch stands for itself."""
+        return None
+
+
+class StreamTrainSettings(TrainSettings):
+    """Training on parallel streams of one long text, by truncated back-propagation through time."""
+
+    batch_size: int = Field(16, ge=1)
+    """Parallel streams of the text; the global batch when several processes share it."""
+    window: int = Field(64, ge=1)
+    """k1 of truncated back-propagation: time steps between updates."""
+    backpropagate: int | None = Field(None, ge=1)
+    """k2: time steps through which gradients flow back; `window` when not given, never less."""
+    carry_state: bool = True
+    """Start each window from the state in which the one before ended."""
+    restart: float = Field(0.02, ge=0, le=1)
+    """Probability that a stream starts a window afresh all the same: a model that only ever carried its state on does badly from the beginning."""
+    activation_penalty: float = Field(0.0, ge=0)
+    """Activation regularisation: weight of the mean square of the last layer's outputs after dropout (Merity et al. 2018)."""
+    smoothness_penalty: float = Field(0.0, ge=0)
+    """Temporal activation regularisation: weight of the mean squared change of the last layer's outputs."""
+    sampled_softmax: int | None = Field(None, ge=1)
+    """Train against so many sampled symbols a batch in place of the whole vocabulary (Jean et al. 2015); evaluation stays exact."""
+    evaluation_batch_size: int = Field(64, ge=1)
+    """Parallel streams in evaluation; fewer is slower and, with less text read from a cold state, slightly better."""
+    evaluation_symbols: int = Field(1_000_000, ge=2)
+    """At most so many symbols of the validation part are scored during training; `unrolled eval` scores all of it."""
+
+    @property
+    def carrying(self) -> Carrying:
+        """The state of every stream is carried on, but for some that start afresh now and then."""
+        return Carrying(self.batch_size, self.carry_state, self.restart)

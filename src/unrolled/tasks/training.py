@@ -1,0 +1,274 @@
+"""What every training has in common: a place for the run, the training itself, its end, and going on with it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from unrolled.core.errors import RunError
+from unrolled.core.settings import merge, resolve
+from unrolled.report import write_report
+from unrolled.tasks.differences import refuse_other_changes
+from unrolled.tasks.run_folder import RunFolder, first_facts, free_name
+from unrolled.tasks.training_log import Display, Recorder, change_of_surroundings, note_failure, stop_on_interrupt, write_weights
+from unrolled.train.checkpoint import read_checkpoint
+from unrolled.train.group import Group, joined
+from unrolled.train.loop import Record, Source, Trainer
+from unrolled.train.precision import Machine, prepare_machine
+
+PLACE = ("kind", "step", "epoch", "tokens", "seconds", "share")
+"""What a line of metrics says besides its figures."""
+
+
+class Prepared(NamedTuple):
+    """What a training needs besides its settings."""
+
+    objective: nn.Module
+    """Turns a window of the source into a `Loss`; has the model as `model`."""
+    source: Source
+    evaluate: Callable[[Any, Group], Record | None]
+    """Scores the objective it is given on the validation part."""
+    sample: Callable[[Any, Record], Record | None]
+    """What is kept of the model at a stage of training, or `None`."""
+
+
+class Kind(NamedTuple):
+    """What a task gives for its training."""
+
+    task: str
+    """Its name in `run.json`."""
+    settings: type[Any]
+    """The settings of its runs; `train` is among them."""
+    prepare: Callable[[RunFolder, Any, Group, bool], Prepared]
+    """Opens what a run folder describes: folder, settings, group, whether a person's own class may be imported."""
+    check_data: Callable[[RunFolder], object]
+    """Refuses a run whose data have gone or changed."""
+
+
+def train_new(
+    kind: Kind,
+    settings: Any,
+    create: Callable[[Path, Machine, Group], None],
+    *,
+    out: Path | str | None,
+    stem: str,
+    display: Display | None = None,
+    trust: bool = False,
+) -> Path:
+    """Make a run and train it to its end.
+
+    Args:
+        kind: of the task.
+        settings: of the run.
+        create: makes the run folder at a path.
+        out: where the run shall stand; a new place below `runs/` when `None`.
+        stem: how the name begins where none is asked for.
+        display: shows the training as it goes.
+        trust: allow the settings to import a class of the user's own.
+
+    Returns:
+        Where the run stands.
+    """
+    machine = prepare_machine(settings.train)
+    with joined(machine.device) as group:
+        place = None if out is None else Path(out)
+        path = Path(group.lead(lambda: str(place_run(place, stem, lambda at: create(at, machine, group)))))
+        train_run(kind, RunFolder(path), machine, group, display, trust=trust)
+    return path
+
+
+def train_on(kind: Kind, path: Path | str, changes: Mapping[str, Any], *, display: Display | None = None, trust: bool = False) -> Path:
+    """Go on with a training where its last checkpoint stands.
+
+    Args:
+        kind: of the task.
+        path: the run folder.
+        changes: nested options; only the end of the training, its surroundings, and what saves one that diverges may change.
+        display: shows the training as it goes.
+        trust: allow the settings to import a class of the user's own.
+
+    Returns:
+        The run folder.
+    """
+    folder = RunFolder(Path(path))
+    folder.facts()
+    refuse_other_changes(changes)
+    settings = resolve(kind.settings, merge(folder.read_config(), changes))
+    machine = prepare_machine(settings.train)
+    with joined(machine.device) as group:
+
+        def prepare() -> str:
+            with folder.in_use():
+                # All that can be refused is refused before anything of the run is changed.
+                kind.check_data(folder)
+                if folder.checkpoint.exists():
+                    read_checkpoint(folder.checkpoint)
+                if settings.train.carrying is not None:
+                    group.rows(settings.train.carrying.rows)
+                now = machine.facts() | {"processes": group.size}
+                said = change_of_surroundings(folder.fact("machine"), now)
+                folder.write_config(settings)
+                folder.update_facts(status="running", machine=now)
+            return said
+
+        said = group.lead(prepare)
+        if said and display is not None and group.leads:
+            display.noted(said)
+        train_run(kind, folder, machine, group, display, trust=trust, resume=True)
+    return folder.path
+
+
+def train_run(
+    kind: Kind, folder: RunFolder, machine: Machine, group: Group, display: Display | None, *, trust: bool, resume: bool = False
+) -> None:
+    """Train a run that is set up, from its start or from its last checkpoint, and keep every other training away from it.
+
+    Args:
+        kind: of the task.
+        folder: the run.
+        machine: what computes.
+        group: the processes that share the training.
+        display: shows the training as it goes.
+        trust: allow the settings to import a class of the user's own.
+        resume: go on where the last checkpoint stands.
+    """
+    with contextlib.ExitStack() as stack:
+        if group.leads:
+            stack.enter_context(folder.in_use())
+            stack.enter_context(note_failure(folder))
+            folder.sweep()
+        settings = resolve(kind.settings, folder.read_config())
+        prepared = kind.prepare(folder, settings, group, trust)
+        trainer = Trainer(prepared.objective, prepared.source, settings.train, machine, group=group)
+        saved = trainer.restore(folder.checkpoint) if resume and folder.checkpoint.exists() else None
+        recorder = Recorder(
+            folder,
+            group,
+            evaluate=lambda module: prepared.evaluate(module, group),
+            sample=prepared.sample,
+            display=display,
+            tensorboard=settings.train.tensorboard,
+            first_step=trainer.counters.step,
+        )
+        if resume:
+            recorder.rewind(saved)
+        if group.leads:
+            recorder.display.begun(folder.facts())
+        with stop_on_interrupt(recorder):
+            status = trainer.run(recorder, folder.checkpoint)
+        if group.leads:
+            conclude(folder, trainer, status)
+
+
+def conclude(folder: RunFolder, trainer: Trainer, status: str) -> None:
+    """Write how a training ended.
+
+    Args:
+        folder: the run.
+        trainer: after training.
+        status: `finished` or `stopped`.
+    """
+    counters = trainer.counters
+    if not counters.losses:
+        write_weights(folder.weights, trainer.average.module, {"step": counters.step})
+    result: dict[str, Any] = {"steps": counters.step, "tokens": counters.tokens, "seconds": round(counters.seconds, 2)}
+    scored = [line for line in folder.metric_lines() if line["kind"] == "valid"]
+    if scored:
+        best = min(scored, key=lambda line: line["loss"])
+        result |= {key: value for key, value in best.items() if key not in PLACE} | {"best_step": best["step"]}
+    folder.update_facts(status=status, result=result)
+    write_report(folder.path)
+
+
+def facts_of(task: str, path: Path, machine: Machine, group: Group, model: nn.Module, data: Record) -> Record:
+    """What `run.json` says of a run that is about to be trained.
+
+    Args:
+        task: its name.
+        path: where the run shall stand.
+        machine: what computes.
+        group: the processes that will share the training.
+        model: its parameters are counted.
+        data: what the task says of its data.
+
+    Returns:
+        The facts.
+    """
+    facts = first_facts(task, path.name)
+    facts["machine"] = machine.facts() | {"processes": group.size}
+    facts["data"] = data
+    facts["parameters"] = sum(p.numel() for p in model.parameters())
+    return facts
+
+
+def summary_of(folder: RunFolder) -> Record:
+    """How a training ended.
+
+    Args:
+        folder: the run.
+
+    Returns:
+        Run, status and the best figures.
+    """
+    facts = folder.facts()
+    return {"run": str(folder.path), "status": facts["status"], **facts.get("result", {})}
+
+
+def seeded(seed: int, make: Callable[[], nn.Module]) -> Any:
+    """A model with the weights that a seed gives, whatever random numbers were drawn elsewhere.
+
+    Args:
+        seed: of the run.
+        make: builds the model.
+
+    Returns:
+        The model.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def place_run(out: Path | None, stem: str, create: Callable[[Path], None]) -> Path:
+    """Make a run at the place asked for, or at the first free one, though another process may take it meanwhile.
+
+    Args:
+        out: the place asked for.
+        stem: how the name begins where none is asked for.
+        create: makes the run at a path.
+
+    Returns:
+        Where the run stands.
+
+    Raises:
+        RunError: the place asked for is taken.
+    """
+    if out is not None:
+        create(out)
+        return out
+    while True:
+        path = free_name(Path("runs"), stem)
+        try:
+            create(path)
+        except RunError:
+            if not path.exists():
+                raise
+        else:
+            return path
+
+
+def as_paths(files: Sequence[Path | str] | Path | str) -> list[Path]:
+    """Paths, from one or several.
+
+    Args:
+        files: paths or a single one.
+
+    Returns:
+        A list of paths.
+    """
+    return [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
