@@ -9,6 +9,8 @@ _PLACES = {
     "load": "unrolled.tasks.loading",
     "train_language_model": "unrolled.tasks.language_model",
     "resume_language_model": "unrolled.tasks.language_model",
+    "train_translation": "unrolled.tasks.translation",
+    "resume_translation": "unrolled.tasks.translation",
     "UserError": "unrolled.core.errors",
     "Padded": "unrolled.core.padded",
 }

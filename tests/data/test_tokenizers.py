@@ -16,13 +16,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from unrolled.core.errors import ConfigurationError, DataError, RunError
-from unrolled.data import bpe as bpe_module
+from unrolled.data import byte_level as byte_module
 from unrolled.data import words as words_module
 from unrolled.data.bpe import BPETokenizer
 from unrolled.data.characters import CharacterTokenizer
 from unrolled.data.text import open_text
 from unrolled.data.tokenizer import Tokenizer
 from unrolled.data.tokenizer_files import TOKENIZERS, load_tokenizer, save_tokenizer
+from unrolled.data.unigram import UnigramTokenizer
 from unrolled.data.words import WordTokenizer
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -35,6 +36,7 @@ TRAINED: dict[str, Tokenizer] = {
     "characters": CharacterTokenizer.train([TRAINING]),
     "words": WordTokenizer.train([TRAINING], min_count=2),
     "bpe": BPETokenizer.train([TRAINING], vocabulary_size=300),
+    "unigram": UnigramTokenizer.train([TRAINING], vocabulary_size=300),
 }
 every_kind = pytest.mark.parametrize("kind", sorted(TOKENIZERS))
 
@@ -63,7 +65,7 @@ def test_a_stream_gives_the_ids_of_the_whole(kind: str, text: str, places: list[
     assert "".join(tokenizer.pieces(cut(text, places))) == text
 
 
-@pytest.mark.parametrize("kind", ["characters", "bpe"])
+@pytest.mark.parametrize("kind", ["characters", "bpe", "unigram"])
 @given(text=st.text(alphabet=ALPHABET, max_size=60))
 def test_text_comes_back_unchanged(kind: str, text: str) -> None:
     tokenizer = TRAINED[kind]
@@ -193,20 +195,20 @@ def test_text_without_white_space_is_not_words(monkeypatch: pytest.MonkeyPatch) 
 @given(text=st.text(alphabet="ab \n", max_size=80), places=st.lists(st.integers(0, 80), max_size=8))
 @example(text="a" * 40 + "\n", places=[10, 11])
 def test_very_long_lines_are_cut_where_the_chunks_do_not_matter(text: str, places: list[int]) -> None:
-    before, bpe_module.LONGEST_LINE = bpe_module.LONGEST_LINE, 10
+    before, byte_module.LONGEST_LINE = byte_module.LONGEST_LINE, 10
     try:
         tokenizer = TRAINED["bpe"]
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text
         assert joined(list(tokenizer.encode_chunks(cut(text, places)))) == ids.tolist()
-        assert all(len(line) <= 10 or line == "a" * 10 + "\n" for line in bpe_module._lines([text]))
+        assert all(len(line) <= 10 or line == "a" * 10 + "\n" for line in byte_module._lines([text]))
     finally:
-        bpe_module.LONGEST_LINE = before
+        byte_module.LONGEST_LINE = before
 
 
 def test_many_lines_on_several_threads_equal_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer, lines = TRAINED["bpe"], TRAINING.splitlines(keepends=True)
-    monkeypatch.setattr(bpe_module, "LINES_AT_ONCE", 3)
+    monkeypatch.setattr(byte_module, "LINES_AT_ONCE", 3)
     text = "".join(line for line in lines if "\r" not in line and "\u2028" not in line)
     assert tokenizer.encode(text).tolist() == list(
         chain.from_iterable(tokenizer.encode(line + "\n").tolist() for line in text.split("\n")[:-1])
@@ -237,7 +239,7 @@ def test_bpe_training_is_the_same_in_every_process_and_warns_of_no_fork() -> Non
         "os.waitpid(pid, 0); print(t.digest())"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
-    source = str(Path(bpe_module.__file__).parents[2])
+    source = str(Path(byte_module.__file__).parents[2])
     ran = subprocess.run(
         [sys.executable, "-c", script],
         env={**environment, "PYTHONPATH": source, "PYTHONHASHSEED": "1"},

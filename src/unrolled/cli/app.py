@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from unrolled.cli import demo, evaluate, runs, sample, train
+from unrolled.cli import demo, evaluate, look, predict, runs, sample, train
 from unrolled.cli.output import speaks
 from unrolled.core.errors import UserError
 
@@ -25,7 +25,9 @@ app = typer.Typer(
 )
 app.add_typer(train.app, name="train")
 app.command("eval")(evaluate.evaluate)
+app.command("predict")(predict.predict)
 app.command("sample")(sample.sample)
+app.command("look")(look.look)
 app.command("runs")(runs.runs)
 app.command("show")(runs.show)
 app.command("demo")(demo.demo)
@@ -43,7 +45,7 @@ def _door(version: bool = typer.Option(False, "--version", help="Print the versi
 def main() -> None:
     """Run the command line. What a user can mend is one sentence and exit code 2; a fault of ours keeps its traceback, exit code 1."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(app(train.spread_valid(sys.argv[1:]), standalone_mode=False) or 0)
     except UserError as error:
         if speaks():
             print(f"unrolled: {error}", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,20 +12,39 @@ from unrolled.cli.output import figures, print_json
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE…", help="Text to score; else a split of the run's own data.")] = None,
-    split: Annotated[str, typer.Option("--split", help="Which part of the run's data: valid or train.")] = "valid",
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE…", help="What to score, in the form it was trained on; else a part of the run's own data."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Which part of the run's own data: valid (as if not given) or train.")
+    ] = None,
     streams: Annotated[
-        int | None, typer.Option("--streams", min=1, help="Rows read side by side; 1 is slowest and reads no text from a cold state.")
+        int | None,
+        typer.Option("--streams", min=1, help="Language model: rows read side by side; 1 is slowest and reads no text from a cold state."),
+    ] = None,
+    beam: Annotated[int | None, typer.Option("--beam", min=1, help="Translation: hypotheses kept; 1 is greedy.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Translation: one option of decoding.")] = None,
+    ensemble: Annotated[
+        list[Path] | None, typer.Option("--ensemble", metavar="RUN", help="Translation: a further run to decode together with.")
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Score a run: loss in nats per symbol, perplexity, bits per character."""
-    from unrolled.tasks.loading import load
+    """Score a run by its task's standard figures: perplexity and bits per character, BLEU and chrF, …"""
+    from unrolled.core.settings import combine
+    from unrolled.tasks.loading import load, refuse_foreign_options
 
-    result = load(run, trust=trust).evaluate(files or None, split=split, streams=streams)._asdict()
+    wishes: dict[str, Any] = {"split": split, "streams": streams, "beam": beam, "ensemble": ensemble, **combine([], set_ or [])}
+    wishes = {name: value for name, value in wishes.items() if value is not None}
+    opened = load(run, trust=trust)
+    refuse_foreign_options(opened, wishes)
+    result = opened.evaluate(files or None, **wishes)._asdict()
     if json:
         print_json({"run": str(run), **result})
-    else:
-        words = "" if result["word_perplexity"] is None else f"  word perplexity {result['word_perplexity']:.4g}"
-        print(f"{figures(result)}{words}  ({result['symbols']:,} symbols)")
+        return
+    counted = f"{result['symbols']:,} symbols" if result.get("sentences") is None else f"{result['sentences']:,} sentences"
+    print(f"{figures(result, whole=True)}  ({counted})")
+    for name in ("bleu_signature", "chrf_signature"):
+        if result.get(name):
+            print(f"{name.partition('_')[0]}: {result[name]}")

@@ -65,16 +65,35 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def figures(record: dict[str, Any]) -> str:
+FIGURES = (
+    ("loss", "loss {:.4f}"),
+    ("perplexity", "perplexity {:.2f}"),
+    ("bits_per_character", "bits/character {:.3f}"),
+    ("word_perplexity", "word perplexity {:.4g}"),
+    ("bleu", "BLEU {:.1f}"),
+    ("chrf", "chrF {:.1f}"),
+    ("token_accuracy", "token accuracy {:.1f} %"),
+    ("exact_match", "exact match {:.1f} %"),
+    ("wer", "WER {:.1f} %"),
+)
+"""Figures in the order in which they are said; a task has some of them."""
+IN_PASSING = ("word_perplexity", "chrf", "exact_match", "wer")
+"""Said at the end, not at every evaluation of a training."""
+
+
+def figures(record: dict[str, Any], *, whole: bool = False) -> str:
     """An evaluation in one line.
 
     Args:
         record: as in the metrics file.
+        whole: say all of it.
 
     Returns:
-        Loss, perplexity and bits per character.
+        Loss, perplexity and what else the task measures.
     """
-    return f"loss {record['loss']:.4f}  perplexity {record['perplexity']:.2f}  bits/character {record['bits_per_character']:.3f}"
+    said = (name for name, _ in FIGURES if record.get(name) is not None and (whole or name not in IN_PASSING))
+    forms = dict(FIGURES)
+    return "  ".join(forms[name].format(record[name]) for name in said)
 
 
 class TrainingDisplay:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -12,22 +13,58 @@ from unrolled.cli.output import TrainingDisplay, duration, figures, print_json, 
 
 app = typer.Typer(no_args_is_help=True, help="Train a model on your own file.")
 
-Files = Annotated[list[Path] | None, typer.Argument(metavar="FILE…", help="Text files (UTF-8; .gz is read as is).", show_default=False)]
-Valid = Annotated[list[Path] | None, typer.Option("--valid", metavar="FILE", help="Text to validate on; else the last tenth of FILE…")]
+Texts = Annotated[list[Path] | None, typer.Argument(metavar="FILE…", help="Text files (UTF-8; .gz is read as is).", show_default=False)]
+Pairs = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="FILE…",
+        help="Source and target, a sentence a line (UTF-8; .gz is read as is); or one .tsv or .jsonl file of pairs.",
+        show_default=False,
+    ),
+]
+Valid = Annotated[list[Path] | None, typer.Option("--valid", metavar="FILE", help="What to validate on; else a tenth of FILE….")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder; else a new one below runs/.")]
 Config = Annotated[list[Path] | None, typer.Option("--config", metavar="TOML", help="A file of what differs from the defaults.")]
-Preset = Annotated[list[str] | None, typer.Option("--preset", metavar="NAME", help="A recipe that ships: awd-lstm, tied-lstm.")]
+Preset = Annotated[list[str] | None, typer.Option("--preset", metavar="NAME", help="A recipe that ships, such as tied-lstm.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option, such as train.minutes=3.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run at --out.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Allow model.cell to import a class of your own.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Allow the settings to import a class of your own.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors (and --json).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Options = Annotated[bool, typer.Option("--options", help="List every option for --set with its default, and end.")]
 
 
+class Given(NamedTuple):
+    """What was said on the command line."""
+
+    files: list[Path] | None
+    valid: list[Path] | None
+    out: Path | None
+    config: list[Path] | None
+    preset: list[str] | None
+    set_: list[str] | None
+    resume: bool
+    trust: bool
+    quiet: bool
+    json: bool
+    options: bool
+
+
+class Hands(NamedTuple):
+    """What a task gives to its verb."""
+
+    settings: Any
+    train: Callable[..., Any]
+    resume: Callable[..., Any]
+    needs: str
+    """What files it wants, in words."""
+    following: str
+    """What a person does next, with `{run}` for the run."""
+
+
 @app.command("lm")
 def language_model(
-    files: Files = None,
+    files: Texts = None,
     valid: Valid = None,
     out: Out = None,
     config: Config = None,
@@ -40,37 +77,83 @@ def language_model(
     options: Options = False,
 ) -> None:
     """Train a language model of characters, words or sub-words on text files."""
-    from unrolled.cli.settings_table import print_options
-    from unrolled.core.errors import ConfigurationError
-    from unrolled.tasks.differences import gather
     from unrolled.tasks.language_model import resume_language_model, train_language_model
     from unrolled.tasks.language_model_settings import LanguageModelRunSettings
 
-    quiet = quiet or not speaks()
-    if options:
-        print_options(LanguageModelRunSettings)
+    needs = "needs at least one text file; try `unrolled train lm FILE`"
+    following = "unrolled sample {run} --prompt …   unrolled eval {run}"
+    hands = Hands(LanguageModelRunSettings, train_language_model, resume_language_model, needs, following)
+    run_verb("lm", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options))
+
+
+@app.command("translation")
+def translation(
+    files: Pairs = None,
+    valid: Valid = None,
+    out: Out = None,
+    config: Config = None,
+    preset: Preset = None,
+    set_: Set = None,
+    resume: Resume = False,
+    trust: Trust = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    options: Options = False,
+) -> None:
+    """Train a model that turns sequences into sequences: translation, pronunciation, commands into actions, … (--valid takes one or two files)."""
+    from unrolled.tasks.translation import resume_translation, train_translation
+    from unrolled.tasks.translation_settings import TranslationRunSettings
+
+    needs = "needs two files of equally many lines, or one .tsv or .jsonl file; try `unrolled train translation train.de train.en`"
+    following = "unrolled predict {run} < in > out   unrolled eval {run} FILE FILE   unrolled look {run} SENTENCE"
+    hands = Hands(TranslationRunSettings, train_translation, resume_translation, needs, following)
+    run_verb("translation", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options))
+
+
+def run_verb(task: str, hands: Hands, given: Given) -> None:
+    """Train or go on, as was said.
+
+    Args:
+        task: its name on the command line.
+        hands: what the task gives.
+        given: what was said.
+
+    Raises:
+        ConfigurationError: what was said does not fit together.
+    """
+    from unrolled.cli.settings_table import print_options
+    from unrolled.core.errors import ConfigurationError
+    from unrolled.tasks.differences import gather
+
+    quiet = given.quiet or not speaks()
+    if given.options:
+        print_options(hands.settings)
         return
     with TrainingDisplay(quiet=quiet) as display:
-        differences = gather(preset or [], config or [], set_ or [])
-        if resume:
-            if out is None:
+        differences = gather(given.preset or [], given.config or [], given.set_ or [])
+        if given.resume:
+            if given.out is None:
                 raise ConfigurationError("`--resume` needs the run to go on with; give it as `--out DIR`")
-            if files or valid:
-                raise ConfigurationError("`--resume` goes on with the run's own text; leave the files out, or train a new run on them")
-            run = resume_language_model(out, changes=differences, display=display, trust=trust)
-        elif not files:
-            raise ConfigurationError("`unrolled train lm` needs at least one text file; try `unrolled train lm FILE`")
+            if given.files or given.valid:
+                raise ConfigurationError("`--resume` goes on with the run's own data; leave the files out, or train a new run on them")
+            run = hands.resume(given.out, changes=differences, display=display, trust=given.trust)
+        elif not given.files:
+            raise ConfigurationError(f"`unrolled train {task}` {hands.needs}")
         else:
-            run = train_language_model(files, valid=valid or [], out=out, differences=differences, display=display, trust=trust)
+            run = hands.train(
+                given.files, valid=given.valid or [], out=given.out, differences=differences, display=display, trust=given.trust
+            )
     if speaks():
-        report(run.summary(), json=json, quiet=quiet)
+        report(task, run.summary(), hands.following, json=given.json, quiet=quiet)
 
 
-def report(summary: dict[str, object], *, json: bool, quiet: bool) -> None:
+def report(task: str, summary: dict[str, object], following: str, *, json: bool, quiet: bool) -> None:
     """Say how a training ended and what to do next.
 
     Args:
+        task: its name on the command line.
         summary: of the run.
+        following: what a person does next.
         json: print it as JSON.
         quiet: say nothing.
     """
@@ -84,8 +167,30 @@ def report(summary: dict[str, object], *, json: bool, quiet: bool) -> None:
         print(f"{summary['steps']:,} steps, {summary['tokens']:,} symbols in {duration(float(str(summary['seconds'])))} of training")
         print(f"report: {path}/report.html")
         if stopped:
-            print(f"stopped and saved; go on with: unrolled train lm --resume --out {path}")
+            print(f"stopped and saved; go on with: unrolled train {task} --resume --out {path}")
         else:
-            print(f"next: unrolled sample {path} --prompt …   unrolled eval {path}")
+            print(f"next: {following.format(run=path)}")
     if stopped:
         sys.exit(130)
+
+
+SINGLE_FILES = (".tsv", ".jsonl", ".tsv.gz", ".jsonl.gz")
+"""A file of pairs, where others come as two."""
+
+
+def spread_valid(words: list[str]) -> list[str]:
+    """`--valid SOURCE TARGET` of a translation as the option given twice: an option takes one value.
+
+    Args:
+        words: the command line after the program's name.
+
+    Returns:
+        The same, with `--valid` before each of its files.
+    """
+    if words[:2] != ["train", "translation"] or "--valid" not in words:
+        return words
+    at = words.index("--valid")
+    two = words[at + 1 : at + 3]
+    if len(two) < 2 or any(word.startswith("-") for word in two) or two[0].endswith(SINGLE_FILES):
+        return words
+    return [*words[: at + 2], "--valid", *words[at + 2 :]]

@@ -1,43 +1,36 @@
-"""Byte-level byte-pair encoding by Hugging Face `tokenizers` (Sennrich et al. 2016; bytes and splitting of GPT-2, Radford et al. 2019)."""
+"""Byte-level byte-pair encoding (Sennrich et al. 2016), trained by Hugging Face `tokenizers`, with dropout of merges (Provilkov et al. 2020)."""
 
 from __future__ import annotations
 
-import codecs
-import contextlib
-import json
-import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise
 from typing import Any, final
 
 import numpy as np
-import tokenizers
-from jaxtyping import Int, Integer
-from tokenizers import models, pre_tokenizers, trainers
+from jaxtyping import Int, UInt64
+from tokenizers import models, trainers
 
-from unrolled.core.errors import ConfigurationError, DataError, RunError
-from unrolled.data.tokenizer import StreamDecoder, Tokenizer, as_list, each_text, visible
+from unrolled.core.errors import ConfigurationError, RunError
+from unrolled.data.byte_level import BYTES, LINES_AT_ONCE, ByteLevelTokenizer, all_bytes_once, alphabet, learn
 
-LINES_AT_ONCE = 2048
-LONGEST_LINE = 1 << 16
-BYTES = 256
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""The step of SplitMix64."""
+NO_SYMBOL = -1
 
 
 @final
-class BPETokenizer(Tokenizer):
-    """Pieces of words learnt from a text; every text can be encoded and comes back byte for byte.
-
-    A text is encoded line by line (a line longer than 65,536 characters in parts), which makes a stream equal to the whole.
-    """
+class BPETokenizer(ByteLevelTokenizer):
+    """Pieces of words merged from frequent pairs (Sennrich et al. 2016), optionally with some merges left out (Provilkov et al. 2020)."""
 
     kind = "bpe"
 
     def __init__(self, symbols: list[str], merges: list[tuple[str, str]]) -> None:
-        self.symbols, self.merges = symbols, merges
-        self._pairs = _pair_encoder(models.BPE({symbol: i for i, symbol in enumerate(symbols)}, merges))
-        byte_of = _bytes_of_letters()
-        self._bytes_of = [bytes(byte_of[letter] for letter in symbol) for symbol in symbols]
+        id_of = {symbol: i for i, symbol in enumerate(symbols)}
+        super().__init__(symbols, models.BPE(id_of, merges))
+        self.merges = merges
+        self._merge_of = {(id_of[a], id_of[b]): (rank, id_of[a + b]) for rank, (a, b) in enumerate(merges)}
+        self._letters_of = [[id_of[letter] for letter in symbol] for symbol in symbols]
 
     @classmethod
     def train(cls, texts: Iterable[str | Iterable[str]], *, vocabulary_size: int = 4096) -> BPETokenizer:
@@ -56,85 +49,34 @@ class BPETokenizer(Tokenizer):
         """
         if vocabulary_size < BYTES:
             raise ConfigurationError(f"`vocabulary_size` must be at least {BYTES} for BPE (every byte is a symbol), got {vocabulary_size}")
-        lines = chain.from_iterable(_lines(text) for text in each_text(texts))
-        first = next(lines, None)
-        if first is None:
-            raise DataError("a vocabulary must be made from text, got none; try a file that holds text")
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        trainer = trainers.BpeTrainer(vocab_size=vocabulary_size, min_frequency=2, initial_alphabet=alphabet, show_progress=False)
-        pairs = _pair_encoder(models.BPE())
-        with _one_thread():
-            pairs.train_from_iterator(chain([first], lines), trainer)
-        model = json.loads(pairs.to_str())["model"]
+        trainer = trainers.BpeTrainer(vocab_size=vocabulary_size, min_frequency=2, initial_alphabet=alphabet(), show_progress=False)
+        model = learn(models.BPE(), trainer, texts)
         return cls(sorted(model["vocab"], key=model["vocab"].get), [(a, b) for a, b in model["merges"]])
 
-    @property
-    def size(self) -> int:
-        """How many symbols the vocabulary has."""
-        return len(self.symbols)
+    def encode_with_dropout(
+        self, texts: Sequence[str], probability: float, keys: UInt64[np.ndarray, " texts"]
+    ) -> list[Int[np.ndarray, " _"]]:
+        """The ids of texts, cut at random: at every step each possible merge is left out with some probability (Provilkov et al. 2020).
 
-    def encode(self, text: str) -> Int[np.ndarray, " tokens"]:
-        """The ids of a text, line by line.
-
-        Args:
-            text: any string; a lone surrogate, which no file can hold, becomes `?`.
-
-        Returns:
-            The ids, int64.
-        """
-        lines = list(_lines([text.encode("utf-8", "replace").decode()]))
-        groups = [lines[i : i + LINES_AT_ONCE] for i in range(0, len(lines), LINES_AT_ONCE)]
-        with _one_thread():
-            if len(groups) < 2:
-                return self._encode_lines(lines)
-            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-                return np.concatenate(list(pool.map(self._encode_lines, groups)))
-
-    def pieces(self, chunks: Iterable[str]) -> Iterator[str]:
-        """Cut after newlines, so that no line is cut.
+        How a text is cut depends on its own key alone, so that it does not matter which texts stand beside it or which process has it.
 
         Args:
-            chunks: a text cut anywhere.
-
-        Yields:
-            Pieces of whole lines (or parts of very long lines).
-        """
-        for lines in _whole_lines(chunks):
-            if lines:
-                yield "".join(lines)
-
-    def decode(self, ids: Iterable[int] | Integer[np.ndarray, " tokens"]) -> str:
-        """The text of ids.
-
-        Args:
-            ids: ids of this vocabulary.
+            texts: any strings.
+            probability: of leaving a merge out; 0 is the plain encoding, 1 cuts into bytes.
+            keys: a random number a text, such as `generator.integers(2**64, size=len(texts), dtype=np.uint64)` or `sample_keys`.
 
         Returns:
-            The text, U+FFFD for what is not UTF-8.
+            The ids of each text, int64.
+
+        Raises:
+            ConfigurationError: `probability` is not between 0 and 1.
         """
-        return b"".join(map(self._bytes_of.__getitem__, as_list(ids))).decode("utf-8", "replace")
-
-    def decoder(self) -> StreamDecoder:
-        """A decoder that holds bytes back until they form a character.
-
-        Returns:
-            The decoder.
-        """
-        return _ByteDecoder(self._bytes_of)
-
-    def symbol(self, token: int) -> str:
-        """The symbol's text, or its bytes in hexadecimal where they are a part of a character.
-
-        Args:
-            token: its id.
-
-        Returns:
-            A short string.
-        """
-        try:
-            return visible(self._bytes_of[token].decode())
-        except UnicodeDecodeError:
-            return "<" + self._bytes_of[token].hex(" ").upper() + ">"
+        if not 0 <= probability <= 1:
+            raise ConfigurationError(f"the probability of BPE dropout must lie between 0 and 1, got {probability}; try 0.1")
+        assert len(texts) == len(keys)
+        places = range(0, len(texts), LINES_AT_ONCE)
+        groups = [self._drop(texts[i : i + LINES_AT_ONCE], probability, keys[i : i + LINES_AT_ONCE]) for i in places]
+        return list(chain.from_iterable(groups))
 
     def to_json(self) -> dict[str, Any]:
         """The symbols in the order of their ids and the merges in the order they were learnt, both in GPT-2's letters for bytes.
@@ -162,76 +104,92 @@ class BPETokenizer(Tokenizer):
             raise RunError("`symbols` and `merges` must be lists of strings")
         pairs = [(first, second) for first, _, second in (merge.partition(" ") for merge in merges)]
         known = set(symbols)
-        whole = len(known) == len(symbols) and known >= set(_bytes_of_letters()) and all({a, b, a + b} <= known for a, b in pairs)
-        if not whole or any(letter not in _bytes_of_letters() for symbol in symbols for letter in symbol):
+        if not all_bytes_once(symbols) or not all({a, b, a + b} <= known for a, b in pairs):
             raise RunError("`symbols` must be different, hold every byte, and hold both sides and the result of every merge")
         return cls(symbols, pairs)
 
-    def _encode_lines(self, lines: list[str]) -> Int[np.ndarray, " tokens"]:
-        encoded = self._pairs.encode_batch_fast(lines, add_special_tokens=False)
-        return np.fromiter(chain.from_iterable(line.ids for line in encoded), dtype=np.int64)
+    def _drop(self, texts: Sequence[str], probability: float, keys: np.ndarray) -> list[np.ndarray]:
+        """The plain encoding, with every word cut anew that has a merge to leave out."""
+        plain = self.encode_words(texts)
+        in_bytes = self.bytes_in[plain.ids]
+        first_letter = np.cumsum(in_bytes) - in_bytes
+        letters = np.bincount(plain.text, weights=in_bytes, minlength=len(texts)).astype(np.int64)  # of each text
+        skipped = _merges_skipped(probability, keys, letters)
+        last_letter = np.append(first_letter[plain.words[1:]], len(skipped))[: len(plain.words)] - 1
+        skipped[last_letter] = 0  # n letters have at most n - 1 merges
+        changed = np.flatnonzero(np.maximum.reduceat(skipped, first_letter[plain.words])) if len(plain.words) else plain.words
+        begins, ends = plain.words[changed].tolist(), np.append(plain.words, len(plain.ids))[changed + 1].tolist()
+        flat, skips, made, at = plain.ids.tolist(), skipped.tolist(), list[int](), 0
+        counts = np.bincount(plain.text, minlength=len(texts))
+        for begin, end, letter in zip(begins, ends, first_letter[begins].tolist(), strict=True):
+            spelt = list(chain.from_iterable(map(self._letters_of.__getitem__, flat[begin:end])))
+            cut = _merged(spelt, self._merge_of, skips[letter : letter + len(spelt) - 1])
+            made += flat[at:begin]
+            made += cut
+            counts[plain.text[begin]] += len(cut) - (end - begin)
+            at = end
+        made += flat[at:]
+        return np.split(np.array(made, dtype=np.int64), np.cumsum(counts)[:-1])
 
 
-@final
-class _ByteDecoder(StreamDecoder):
-    def __init__(self, bytes_of: list[bytes]) -> None:
-        self._bytes_of = bytes_of
-        self._held = codecs.getincrementaldecoder("utf-8")("replace")
+def mixed_bits(numbers: UInt64[np.ndarray, " numbers"]) -> UInt64[np.ndarray, " numbers"]:
+    """A random-looking number for each number: the output function of SplitMix64 (Steele et al. 2014).
 
-    def push(self, token: int) -> str:
-        return self._held.decode(self._bytes_of[token])
+    Args:
+        numbers: any; neighbours give unrelated results.
 
-    def finish(self) -> str:
-        return self._held.decode(b"", final=True)
-
-
-def _pair_encoder(model: models.BPE) -> tokenizers.Tokenizer:
-    pairs = tokenizers.Tokenizer(model)
-    pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return pairs
+    Returns:
+        As many.
+    """
+    mixed = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
-def _bytes_of_letters() -> dict[str, int]:
-    # GPT-2 writes a printable Latin-1 byte as itself and the others, in order, as the letters from U+0100 on.
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(BYTES) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(BYTES + i): byte for i, byte in enumerate(others)}
+def _merges_skipped(probability: float, keys: np.ndarray, letters: np.ndarray) -> np.ndarray:
+    """One number a letter of every text: how many merges, the best first, are left out at a step; the next one is done.
+
+    That each merge is left out with probability p makes the number geometric: P(at least n) = pⁿ.
+    """
+    step = np.arange(letters.sum()) - np.repeat(np.cumsum(letters) - letters, letters)
+    bits = mixed_bits(np.repeat(keys, letters) + (step.astype(np.uint64) + np.uint64(1)) * GOLDEN)
+    uniform = ((bits >> np.uint64(11)) + np.uint64(1)) * 2.0**-53  # above 0, up to 1
+    if probability in (0, 1):
+        return np.full(len(uniform), probability * np.iinfo(np.int32).max, dtype=np.int64)
+    return np.floor(np.log(uniform) / np.log(probability)).astype(np.int64)
 
 
-def _lines(chunks: Iterable[str]) -> Iterator[str]:
-    return chain.from_iterable(_whole_lines(chunks))
+def _merged(symbols: list[int], merge_of: dict[tuple[int, int], tuple[int, int]], skipped: list[int]) -> list[int]:
+    """A word merged pair by pair: at each step the best possible merge after those that are left out, until all are.
 
-
-def _whole_lines(chunks: Iterable[str]) -> Iterator[list[str]]:
-    held = ""
-    for chunk in chunks:
-        *whole, rest = (held + chunk).split("\n")
-        lines = [part for line in whole for part in _parts(line + "\n")]
-        *long, held = _parts(rest)
-        yield lines + long
-    yield [held] if held else []
-
-
-def _parts(line: str) -> list[str]:
-    # Where a very long line (a text without newlines) is cut depends on what stands before the cut only, never on the chunks.
-    parts, start = [], 0
-    while len(line) - start > LONGEST_LINE:
-        space = line.rfind(" ", start + 1, start + LONGEST_LINE)
-        end = space if space > 0 else start + LONGEST_LINE
-        parts.append(line[start:end])
-        start = end
-    return [*parts, line[start:]]
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    # Versions of the library before 0.23 warn at every fork once its own threads were used, so the threads are ours, unless the user chose.
-    name = "TOKENIZERS_PARALLELISM"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "false"
-    try:
-        yield
-    finally:
-        os.environ.pop(name, None)
+    The possible merges are kept in order, best and then leftmost first; `previous` and `following` chain what is left of the word.
+    """
+    size = len(symbols)
+    symbols = [*symbols, NO_SYMBOL]  # merges with nothing, so that the last symbol needs no care
+    previous, following = list(range(-1, size)), list(range(1, size + 1))
+    found = map(merge_of.get, pairwise(symbols))
+    possible = [None if merge is None else (merge[0], at) for at, merge in enumerate(found)] + [None]
+    in_order = sorted(merge for merge in possible if merge is not None)
+    for skip in skipped:
+        if skip >= len(in_order):
+            break
+        at = in_order.pop(skip)[1]
+        second = following[at]
+        for overlapping in (
+            possible[previous[at]],
+            possible[second],
+        ):  # before the first symbol lies the last place, where nothing is possible
+            if overlapping is not None:
+                del in_order[bisect_left(in_order, overlapping)]
+        symbols[at], following[at] = merge_of[symbols[at], symbols[second]][1], following[second]
+        previous[following[at]] = at
+        for place in (previous[at], at):
+            merge = merge_of.get((symbols[place], symbols[following[place]])) if place >= 0 else None
+            possible[place] = None if merge is None else (merge[0], place)
+            if merge is not None:
+                insort(in_order, (merge[0], place))
+    left, at = [], 0
+    while at < size:
+        left.append(symbols[at])
+        at = following[at]
+    return left

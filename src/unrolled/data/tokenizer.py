@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -69,6 +69,11 @@ class Tokenizer(ABC):
     def size(self) -> int:
         """How many symbols the vocabulary has; ids are 0 … size - 1."""
 
+    @property
+    def unknown(self) -> int | None:
+        """The id that stands for every symbol outside the vocabulary; `None` where there is none."""
+        return None
+
     @abstractmethod
     def encode(self, text: str) -> Int[np.ndarray, " tokens"]:
         """The ids of a whole text.
@@ -82,6 +87,31 @@ class Tokenizer(ABC):
         Raises:
             UnknownSymbolError: a symbol is outside the vocabulary (a `DataError`).
         """
+
+    @abstractmethod
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Which characters of a text each id of `encode(text)` stands for.
+
+        Args:
+            text: any string.
+
+        Returns:
+            Half-open ranges, one an id; ids that share a character (bytes of it) all have that character.
+        """
+
+    def encode_all(self, texts: Sequence[str]) -> list[Int[np.ndarray, " _"]]:
+        """The ids of many texts, each by itself.
+
+        Args:
+            texts: any strings.
+
+        Returns:
+            What `encode` returns for each.
+
+        Raises:
+            UnknownSymbolError: a symbol is outside the vocabulary.
+        """
+        return [self.encode(text) for text in texts]
 
     @abstractmethod
     def pieces(self, chunks: Iterable[str]) -> Iterator[str]:

@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from unrolled.core.errors import RunError, nearest
 from unrolled.core.files import write_json
 from unrolled.data.bpe import BPETokenizer
 from unrolled.data.characters import CharacterTokenizer
 from unrolled.data.tokenizer import Tokenizer
+from unrolled.data.unigram import UnigramTokenizer
 from unrolled.data.words import WordTokenizer
 
 FORMAT = 1
@@ -21,8 +23,43 @@ TOKENIZERS: Mapping[str, type[Tokenizer]] = MappingProxyType(
         "characters": CharacterTokenizer,
         "words": WordTokenizer,
         "bpe": BPETokenizer,
+        "unigram": UnigramTokenizer,
     }
 )
+
+
+def tokenizer_to_json(tokenizer: Tokenizer) -> dict[str, Any]:
+    """A tokenizer of any kind as the object that its file holds.
+
+    Args:
+        tokenizer: any of `TOKENIZERS`.
+
+    Returns:
+        What `tokenizer_from_json` takes.
+    """
+    return {"format": FORMAT, "kind": tokenizer.kind, **tokenizer.to_json()}
+
+
+def tokenizer_from_json(content: Any) -> Tokenizer:
+    """The tokenizer that `tokenizer_to_json` described.
+
+    Args:
+        content: the object of a file.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        RunError: the object is damaged, of an unknown kind or from a newer version.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+        raise RunError("it has no `format` number")
+    if content["format"] > FORMAT:
+        raise RunError(f"it has format {content['format']}, this version of unrolled knows up to {FORMAT}, so a newer one wrote it")
+    kind = str(content.get("kind"))
+    if kind not in TOKENIZERS:
+        raise RunError(f"it has the unknown kind `{kind}`, {nearest(kind, TOKENIZERS).rstrip('?')}")
+    return TOKENIZERS[kind].from_json(content)
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
@@ -32,7 +69,7 @@ def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
         tokenizer: any of `TOKENIZERS`.
         path: where the file shall stand.
     """
-    write_json(path, {"format": FORMAT, "kind": tokenizer.kind, **tokenizer.to_json()})
+    write_json(path, tokenizer_to_json(tokenizer))
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -48,15 +85,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         RunError: the file is missing, damaged, of an unknown kind or from a newer version.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not isinstance(content.get("format"), int):
-            raise RunError("it has no `format` number")
-        if content["format"] > FORMAT:
-            raise RunError(f"it has format {content['format']}, this version of unrolled knows up to {FORMAT}, so a newer one wrote it")
-        kind = str(content.get("kind"))
-        if kind not in TOKENIZERS:
-            raise RunError(f"it has the unknown kind `{kind}`, {nearest(kind, TOKENIZERS).rstrip('?')}")
-        return TOKENIZERS[kind].from_json(content)
+        return tokenizer_from_json(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise RunError(
             f"`{path}` must be a tokenizer file, but reading it failed ({error.strerror or error}); try a whole run folder"

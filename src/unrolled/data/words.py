@@ -31,13 +31,16 @@ class WordTokenizer(Tokenizer):
         self._id_of = {word: i for i, word in enumerate(words)}
 
     @classmethod
-    def train(cls, texts: Iterable[str | Iterable[str]], *, vocabulary_size: int | None = None, min_count: int = 1) -> WordTokenizer:
+    def train(
+        cls, texts: Iterable[str | Iterable[str]], *, vocabulary_size: int | None = None, min_count: int = 1, unknown: bool = False
+    ) -> WordTokenizer:
         """The words of all texts by falling frequency, ties in alphabetical order; `<eos>` is always among them.
 
         Args:
             texts: one string or iterable of chunks a document.
             vocabulary_size: at most so many symbols, `<eos>` and `<unk>` included; `None` keeps every word.
             min_count: rarer words become `<unk>`.
+            unknown: whether there is `<unk>` even where every word of the texts is kept.
 
         Returns:
             The tokenizer; a limited vocabulary has `<unk>`.
@@ -57,7 +60,7 @@ class WordTokenizer(Tokenizer):
         if not counts:
             raise DataError("a vocabulary must be made from words, got a text without any; try a file that holds text")
         counts.setdefault(END_OF_LINE, 0)
-        if vocabulary_size is not None or min_count > 1:
+        if unknown or vocabulary_size is not None or min_count > 1:
             counts = _limit(counts, vocabulary_size, min_count)
         return cls(_by_frequency(counts))
 
@@ -65,6 +68,11 @@ class WordTokenizer(Tokenizer):
     def size(self) -> int:
         """How many words the vocabulary has."""
         return len(self.words)
+
+    @property
+    def unknown(self) -> int | None:
+        """The id of `<unk>`, where the vocabulary has it."""
+        return self._id_of.get(UNKNOWN)
 
     def encode(self, text: str) -> Int[np.ndarray, " tokens"]:
         """One id a word and one a newline.
@@ -79,12 +87,23 @@ class WordTokenizer(Tokenizer):
             UnknownSymbolError: a word is outside a vocabulary without `<unk>`.
         """
         words = _split(text)
-        unknown = self._id_of.get(UNKNOWN)
+        unknown = self.unknown
         found = map(self._id_of.__getitem__, words) if unknown is None else map(self._id_of.get, words, repeat(unknown))
         try:
             return np.fromiter(found, dtype=np.int64, count=len(words))
         except KeyError:
-            raise self._unknown(text) from None
+            raise self._unknown_word(text) from None
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """The characters of each word, and the newline of each `<eos>`.
+
+        Args:
+            text: any string.
+
+        Returns:
+            Half-open ranges of characters.
+        """
+        return [match.span() for match in re.finditer(r"\n|\S+", text)]
 
     def pieces(self, chunks: Iterable[str]) -> Iterator[str]:
         """Cut after white space, so that no word is cut.
@@ -147,7 +166,7 @@ class WordTokenizer(Tokenizer):
             raise RunError(f"`words` must be different words, `{END_OF_LINE}` among them")
         return cls(words)
 
-    def _unknown(self, text: str) -> UnknownSymbolError:
+    def _unknown_word(self, text: str) -> UnknownSymbolError:
         match = next(m for m in re.finditer(r"\S+", text) if m[0] not in self._id_of)
         near = difflib.get_close_matches(match[0], self.words, n=1)
         advice = f"did you mean `{near[0]}`?" if near else "try a known word, or a vocabulary with `<unk>` (`min_count` 2)"

@@ -1,27 +1,35 @@
-"""A recurrent language model: embedding, a stack of recurrences, and a read-out over the vocabulary (Mikolov et al. 2010)."""
+"""A language model: embedding, layers that remember, and a read-out over the vocabulary.
+
+The layers are recurrent (Mikolov et al. 2010) or a causal Transformer (Radford et al. 2018); both keep the step contract.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from unrolled.core.noise import Noise
 from unrolled.core.settings import Settings
 from unrolled.core.state import State
+from unrolled.models.block_settings import BlockSettings
 from unrolled.models.cell_choice import CellFactory, find_cell
 from unrolled.nn.cells import RecurrentDropout, Zoneout
 from unrolled.nn.dropout import LockedDropout, WeightDrop, WordEmbedding
 from unrolled.nn.recurrence import Layer, Recurrence, Stacked
+from unrolled.nn.transformer import Transformer
 
 
 class LanguageModelSettings(Settings):
     """What the language model is made of."""
 
+    kind: Literal["recurrent", "transformer"] = "recurrent"
+    """Recurrent layers, or a causal Transformer."""
     cell: str = "lstm"
     """The recurrent cell: a name of the package, or `module:Class` for your own (asks for `--trust`)."""
     hidden_size: int = Field(512, ge=1)
@@ -46,6 +54,9 @@ class LanguageModelSettings(Settings):
     """DropConnect on the recurrent weights (Merity et al. 2018)."""
     zoneout: dict[str, float] | None = None
     """Probability of keeping an old value, by field of the state, such as `{h = 0.05, c = 0.5}` (Krueger et al. 2017)."""
+    context: int = Field(256, ge=2)
+    """Symbols that a Transformer looks back on at most; a full context is halved and read again."""
+    transformer: BlockSettings = BlockSettings()
     bidirectional: bool = False
     """Refused: a language model that reads backwards would see the future."""
 
@@ -58,6 +69,21 @@ class LanguageModelSettings(Settings):
                 "leave it out, or train a tagger or classifier, which may read both ways"
             )
         return value
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> LanguageModelSettings:
+        if self.kind == "recurrent":
+            return self
+        if self.embedding_size not in (None, self.hidden_size):
+            raise ValueError(f"`embedding_size` of a Transformer must be its `hidden_size`, {self.hidden_size}, got {self.embedding_size}")
+        if self.hidden_size % self.transformer.heads:
+            raise ValueError(
+                f"`hidden_size` must be a multiple of `transformer.heads`, got {self.hidden_size} and {self.transformer.heads}"
+            )
+        named = [name for name in ("recurrent_dropout", "weight_drop", "zoneout") if getattr(self, name)]
+        if named:
+            raise ValueError(f"`{named[0]}` is for recurrent layers, and `kind` is `transformer`; leave it out")
+        return self
 
 
 class Reading(NamedTuple):
@@ -85,11 +111,10 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.settings, self.vocabulary = settings, vocabulary
         hidden = settings.hidden_size
-        size = settings.embedding_size or (64 if vocabulary <= 1000 else hidden)
+        recurrent = settings.kind == "recurrent"
+        size = settings.embedding_size or (64 if recurrent and vocabulary <= 1000 else hidden)
         self.embedding = WordEmbedding(vocabulary, size, settings.word_dropout)
-        last = size if settings.tie_weights else hidden
-        sizes = [size, *[hidden] * (settings.layers - 1), last]
-        self.recurrence = build_stack(settings, sizes, find_cell(settings.cell, trust=trust))
+        self.recurrence: Stacked = LAYERS[settings.kind](settings, size, trust)
         self.output_dropout = LockedDropout(settings.output_dropout)
         self.readout = nn.Linear(self.recurrence.output_size, vocabulary)
         nn.init.zeros_(self.readout.bias)
@@ -112,6 +137,18 @@ class LanguageModel(nn.Module):
             A tree with batch as axis 0.
         """
         return self.recurrence.initial_state(batch_size)
+
+    def restart(self, state: State, rows: Bool[Tensor, " batch"]) -> State:
+        """The initial state for some rows.
+
+        Args:
+            state: of this model.
+            rows: true where a row starts afresh.
+
+        Returns:
+            The state.
+        """
+        return self.recurrence.restart(state, rows)
 
     def step(self, tokens: Int[Tensor, " batch"], state: State) -> tuple[Float[Tensor, "batch vocab"], State]:
         """Read one symbol.
@@ -171,6 +208,42 @@ class LanguageModel(nn.Module):
         """
         reading = self.read(tokens, state, resets=resets, noise=noise)
         return self.readout(reading.hidden), reading.state
+
+
+def build_recurrent(settings: LanguageModelSettings, size: int, trust: bool) -> Stacked:
+    """Recurrent layers.
+
+    Args:
+        settings: cell and sizes.
+        size: features of the embedding.
+        trust: allow `settings.cell` to import a class of the user's own.
+
+    Returns:
+        The stack; where weights are tied its last layer has the embedding's size.
+    """
+    hidden = settings.hidden_size
+    last = size if settings.tie_weights else hidden
+    return build_stack(settings, [size, *[hidden] * (settings.layers - 1), last], find_cell(settings.cell, trust=trust))
+
+
+def build_transformer(settings: LanguageModelSettings, size: int, trust: bool) -> Stacked:
+    """A causal Transformer.
+
+    Args:
+        settings: sizes and parts.
+        size: features of the embedding.
+        trust: not needed.
+
+    Returns:
+        The stack.
+    """
+    parts = settings.transformer.stack(size, settings.layers, settings.hidden_dropout)
+    stack = Transformer(parts, causal=True, scale_input=settings.tie_weights, context=settings.context)
+    return Stacked(LockedDropout(settings.input_dropout), stack)
+
+
+LAYERS: dict[str, Callable[[LanguageModelSettings, int, bool], Stacked]] = {"recurrent": build_recurrent, "transformer": build_transformer}
+"""What remembers, by the kind that a configuration names."""
 
 
 def build_stack(settings: LanguageModelSettings, sizes: list[int], cell: CellFactory) -> Stacked:

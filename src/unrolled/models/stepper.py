@@ -1,11 +1,13 @@
-"""A language model as decoding sees it."""
+"""Models as decoding sees them."""
 
 from __future__ import annotations
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from unrolled.core.padded import Padded
 from unrolled.core.state import State, select_state
+from unrolled.models.encoder_decoder import EncoderDecoder, Translating
 from unrolled.models.language_model import LanguageModel
 
 
@@ -67,3 +69,93 @@ class LanguageModelStepper:
             Their state.
         """
         return select_state(state, rows)
+
+
+class EncoderDecoderStepper:
+    """Decodes with an encoder–decoder: the source is a batch of symbols with their lengths."""
+
+    def __init__(self, model: EncoderDecoder) -> None:
+        self.model = model.eval()
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many target symbols there are, special ones included."""
+        return self.model.sizes.target
+
+    def start(self, source: Padded) -> Translating:
+        """Read sources.
+
+        Args:
+            source: ids `[batch, time]` with their lengths.
+
+        Returns:
+            The state before the first target symbol.
+        """
+        return self.model.encode(source)
+
+    def step(self, tokens: Int[Tensor, " batch"], state: Translating) -> tuple[Float[Tensor, "batch vocab"], Translating]:
+        """Read one target symbol a row.
+
+        Args:
+            tokens: ids.
+            state: the state after the symbol before.
+
+        Returns:
+            Logits of the next symbol, and the new state.
+        """
+        return self.model.step(tokens, state)
+
+    def select(self, state: Translating, rows: Int[Tensor, " chosen"]) -> Translating:
+        """The state of some rows.
+
+        Args:
+            state: a state of this model.
+            rows: indices into the batch.
+
+        Returns:
+            Their state.
+        """
+        chosen: Translating = select_state(state, rows)
+        return chosen
+
+    def reorder(self, state: Translating, rows: Int[Tensor, " batch"]) -> Translating:
+        """Rows of the same source change places: what holds for the source need not be copied.
+
+        Args:
+            state: a state of this model.
+            rows: for each row the one that it goes on from.
+
+        Returns:
+            The state.
+        """
+        return Translating(state.fixed, select_state(state.state, rows), state.source, select_state(state.weights, rows))
+
+
+class AligningStepper(EncoderDecoderStepper):
+    """The same for a model whose every step says what it attended to."""
+
+    def alignment(self, state: Translating) -> Float[Tensor, "batch source"]:
+        """What the last step attended to.
+
+        Args:
+            state: after a step.
+
+        Returns:
+            Weights, the mean over heads.
+        """
+        assert state.weights is not None
+        return state.weights
+
+
+def stepper_of(model: EncoderDecoder) -> EncoderDecoderStepper:
+    """A model as decoding sees it.
+
+    Args:
+        model: an encoder–decoder.
+
+    Returns:
+        A stepper; with alignments where the decoder gives them.
+    """
+    settings = model.settings
+    aligns = settings.decoder.kind == "recurrent" and settings.attention.kind != "none"
+    return AligningStepper(model) if aligns else EncoderDecoderStepper(model)

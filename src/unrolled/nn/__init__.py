@@ -1,7 +1,18 @@
-"""Cells, the time loop over them, dropout, and losses: what sequence models are built from."""
+"""Cells, the time loop over them, attention, the Transformer, dropout, and losses: what sequence models are built from."""
 
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded, pad
+from unrolled.nn.attention import (
+    ATTENTIONS,
+    AdditiveAttention,
+    Attended,
+    Attention,
+    BilinearAttention,
+    DotAttention,
+    Memory,
+    MultiHeadAttention,
+    ScaledDotAttention,
+)
 from unrolled.nn.cell import Cell, HiddenState, Noisy, RecurrentMask, seen
 from unrolled.nn.cells import (
     CELLS,
@@ -20,33 +31,56 @@ from unrolled.nn.cells import (
     Zoneout,
 )
 from unrolled.nn.dropout import LockedDropout, WeightDrop, WordEmbedding
+from unrolled.nn.positions import POSITIONS, LearnedPositions, Positions, SinusoidalPositions
 from unrolled.nn.recurrence import Bidirectional, Layer, Recurrence, Stacked
+from unrolled.nn.transformer import DecoderMemory, Transformer
+from unrolled.nn.transformer_layers import KeyValue, LayerWeights, TransformerSettings
+from unrolled.nn.transformer_state import TransformerState
 
 __all__ = [
+    "ATTENTIONS",
     "CELLS",
     "GRU",
     "LSTM",
+    "POSITIONS",
+    "AdditiveAttention",
+    "Attended",
+    "Attention",
     "Bidirectional",
+    "BilinearAttention",
     "Cell",
     "CoupledLSTM",
+    "DecoderMemory",
+    "DotAttention",
     "Elman",
     "FeedForward",
     "HiddenState",
+    "KeyValue",
     "LSTMState",
     "Layer",
     "LayerNormLSTM",
+    "LayerWeights",
+    "LearnedPositions",
     "LockedDropout",
+    "Memory",
     "MinimalGatedUnit",
+    "MultiHeadAttention",
     "Noise",
     "Noisy",
     "Padded",
     "PeepholeLSTM",
+    "Positions",
     "Recurrence",
     "RecurrentDropout",
     "RecurrentHighway",
     "RecurrentMask",
     "ResetAfterGRU",
+    "ScaledDotAttention",
+    "SinusoidalPositions",
     "Stacked",
+    "Transformer",
+    "TransformerSettings",
+    "TransformerState",
     "WeightDrop",
     "WordEmbedding",
     "Zoneout",

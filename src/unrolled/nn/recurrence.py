@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unrolled.core.errors import ConfigurationError, UserError
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded, check_lengths, length_mask
-from unrolled.core.state import State, map_state, named_leaves
+from unrolled.core.state import State, map_state, named_leaves, where_state
 from unrolled.nn.cell import Cell, Noisy
 from unrolled.nn.unroll import Sequences, flip, flip_resets, run_steps, run_whole
 
@@ -70,6 +70,19 @@ class Layer(nn.Module, ABC):
             UserError: the layer needs the whole sequence.
         """
         raise UserError(f"`{type(self).__name__}` needs the whole sequence and cannot be stepped; use layers of one direction to stream")
+
+    def restart(self, state: State, rows: Bool[Tensor, " batch"]) -> State:
+        """The initial state for the rows marked, the state as it is for the others.
+
+        Args:
+            state: of this layer.
+            rows: true where a row starts afresh.
+
+        Returns:
+            A tree of the same form and types.
+        """
+        beginning = map_state(lambda new, old: new.to(old.dtype), self.initial_state(len(rows)), state)
+        return where_state(rows, beginning, state)
 
 
 class Recurrence(Layer):
@@ -269,6 +282,18 @@ class Stacked(Layer):
         for name, layer in self.named_layers():
             x, after[name] = layer.step(x, state[name])
         return x, after
+
+    def restart(self, state: State, rows: Bool[Tensor, " batch"]) -> State:
+        """The initial states for the rows marked, layer by layer.
+
+        Args:
+            state: states by layer.
+            rows: true where a row starts afresh.
+
+        Returns:
+            States by layer.
+        """
+        return {name: layer.restart(state[name], rows) for name, layer in self.named_layers()}
 
 
 class Bidirectional(Layer):

@@ -10,10 +10,11 @@ from unrolled.core.errors import ConfigurationError
 from unrolled.core.settings import resolve
 from unrolled.data import Tokenizer, build_corpus, load_tokenizer
 from unrolled.models.language_model import LanguageModel
-from unrolled.tasks.language_model_data import TextParts, open_parts, recorded_files
+from unrolled.tasks.language_model_data import TextParts, open_parts
 from unrolled.tasks.language_model_objective import Scores
 from unrolled.tasks.language_model_settings import LanguageModelRunSettings
 from unrolled.tasks.language_model_training import build_model, create_run, evaluate_part, prepare
+from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder
 from unrolled.tasks.sampling import SampleRequest, sample_texts, stream_text
 from unrolled.tasks.training import Kind, as_paths, summary_of, train_new, train_on
@@ -25,12 +26,15 @@ from unrolled.train.precision import Machine
 LARGE_TEXT = 30_000_000
 """Bytes above which making symbols takes long enough to say so."""
 
-LANGUAGE_MODEL = Kind("lm", LanguageModelRunSettings, prepare, lambda folder: recorded_files(folder, folder.fact("data")))
+LANGUAGE_MODEL = Kind("lm", LanguageModelRunSettings, prepare, recorded_files)
 """What a language model gives for its training."""
 
 
 class LanguageModelRun:
     """A trained language model with its tokenizer and its run folder."""
+
+    evaluation_options = frozenset({"split", "streams"})
+    """What `evaluate` takes besides files."""
 
     def __init__(self, folder: RunFolder, settings: LanguageModelRunSettings, tokenizer: Tokenizer, model: LanguageModel) -> None:
         self.folder, self.settings, self.tokenizer, self.model = folder, settings, tokenizer, model.eval()
@@ -64,7 +68,7 @@ class LanguageModelRun:
         Returns:
             The part that trains and the part that validates.
         """
-        files, valid = recorded_files(self.folder, self.folder.fact("data"))
+        files, valid = recorded_files(self.folder)
         return open_parts(self.folder, self.tokenizer, self.settings.data, files, valid)
 
     def stream(self, request: SampleRequest | None = None, **wishes: Any) -> Iterator[str]:

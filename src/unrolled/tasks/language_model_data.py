@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from unrolled.core.errors import ConfigurationError, DataError, RunError
+from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.core.settings import Settings
 from unrolled.data import (
     BPETokenizer,
@@ -18,9 +18,9 @@ from unrolled.data import (
     UnknownSymbolError,
     WordTokenizer,
     build_corpus,
-    digest,
     open_text,
 )
+from unrolled.tasks.recorded_data import record_files
 from unrolled.tasks.run_folder import RunFolder
 
 
@@ -130,37 +130,8 @@ def describe(folder: RunFolder, files: Sequence[Path], valid: Sequence[Path], to
         Files, hash and sizes.
     """
     return {
-        "files": [folder.relative(path) for path in files],
-        "valid_files": [folder.relative(path) for path in valid],
-        "digest": digest([*files, *valid]),
+        **record_files(folder, files, valid),
         "train_tokens": len(parts.train),
         "valid_tokens": len(parts.valid),
         "vocabulary": tokenizer.size,
     }
-
-
-def recorded_files(folder: RunFolder, data: dict[str, Any]) -> tuple[list[Path], list[Path]]:
-    """The text files of an existing run, still as they were.
-
-    Args:
-        folder: the run.
-        data: what `run.json` says of the data.
-
-    Returns:
-        Files to train on and files to validate on.
-
-    Raises:
-        RunError: a file has gone or has changed.
-    """
-    files = [folder.resolve(path) for path in data["files"]]
-    valid = [folder.resolve(path) for path in data["valid_files"]]
-    for path in (*files, *valid):
-        if not path.exists():
-            raise RunError(
-                f"the run `{folder.path}` was trained on `{path}`, which is no longer there; put it back, or give a file of your own"
-            )
-    if digest([*files, *valid]) != data["digest"]:
-        raise RunError(
-            f"the text of the run `{folder.path}` (`{files[0]}`) has changed since it was trained; put the old text back, or train a new run"
-        )
-    return files, valid

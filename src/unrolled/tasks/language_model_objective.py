@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -42,6 +42,18 @@ class LanguageModelObjective(nn.Module):
             A tree with batch as axis 0.
         """
         return self.model.initial_state(batch_size)
+
+    def restart(self, state: State, rows: Bool[Tensor, " batch"]) -> State:
+        """The model's initial state for some rows.
+
+        Args:
+            state: where the streams stand.
+            rows: true where a stream starts afresh.
+
+        Returns:
+            The state.
+        """
+        return self.model.restart(state, rows)
 
     def scored(self, window: Window) -> int:
         """How many symbols of the window are scored.

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from unrolled.core.errors import DataError
 from unrolled.data import Corpus, Streams, Tokenizer, evaluation_streams, load_tokenizer, save_tokenizer
 from unrolled.models.language_model import LanguageModel
-from unrolled.tasks.language_model_data import TextParts, describe, make_tokenizer, open_parts, recorded_files
+from unrolled.tasks.language_model_data import TextParts, describe, make_tokenizer, open_parts
 from unrolled.tasks.language_model_objective import LanguageModelObjective, Scores, count_nats, scores
 from unrolled.tasks.language_model_settings import LanguageModelRunSettings
+from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder, new_run
 from unrolled.tasks.sampling import SampleRequest, prompt_ids, sample_texts
 from unrolled.tasks.training import Prepared, facts_of, seeded
@@ -122,7 +123,7 @@ def prepare(folder: RunFolder, settings: LanguageModelRunSettings, group: Group,
         What is trained, on what, and how it is scored.
     """
     train, tokenizer = settings.train, load_tokenizer(folder.tokenizer)
-    files, valid = recorded_files(folder, folder.fact("data"))
+    files, valid = recorded_files(folder)
     parts = open_parts(folder, tokenizer, settings.data, files, valid)
     setup = assemble(settings, tokenizer, parts, group, trust=trust)
     scored = parts.valid.part(0, min(len(parts.valid), train.evaluation_symbols + 1))

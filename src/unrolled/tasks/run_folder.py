@@ -33,6 +33,7 @@ class RunFolder:
         self.facts_file = path / "run.json"
         self.config = path / "config.toml"
         self.tokenizer = path / "tokenizer.json"
+        self.side_tokenizers = path / "source.tokenizer.json", path / "target.tokenizer.json"
         self.weights = path / "weights.safetensors"
         self.checkpoint = path / "checkpoint.safetensors"
         self.metrics = path / "metrics.jsonl"

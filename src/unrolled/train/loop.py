@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unrolled.core.errors import RunError, UserError
 from unrolled.core.noise import Noise
-from unrolled.core.state import State, detach_state, map_state, named_leaves, restore_state, where_state
+from unrolled.core.state import State, detach_state, map_state, named_leaves, restore_state
 from unrolled.train.checkpoint import load_weights, optimizer_tensors, read_checkpoint, restore_optimizer, weights_of, write_checkpoint
 from unrolled.train.group import Group
 from unrolled.train.optimizers import Average, build_optimizer, clip
@@ -59,6 +59,17 @@ class Objective(Protocol):
 
         Returns:
             A state tree.
+        """
+
+    def restart(self, state: State, rows: Tensor) -> State:
+        """The initial state for some rows of a state.
+
+        Args:
+            state: carried from window to window.
+            rows: true where a row starts afresh.
+
+        Returns:
+            A state tree of the same form.
         """
 
 
@@ -281,8 +292,7 @@ class Trainer:
         if self.carrying.restart == 0:
             return self.state
         afresh = self.noise.rows((self.rows,), self.carrying.restart, torch.empty(0, device=self.machine.device)).bool()
-        beginning = self.objective.initial_state(self.rows)
-        return where_state(afresh, map_state(lambda new, old: new.to(old.dtype), beginning, self.state), self.state)
+        return self.objective.restart(self.state, afresh)
 
     def _exchange_gradients(self, last: bool) -> contextlib.AbstractContextManager[object]:
         """Between processes gradients are exchanged once an update, with the last of its windows."""

@@ -1,0 +1,32 @@
+"""`unrolled look RUN INPUT`: the inside of a model, as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def look(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    text: Annotated[str, typer.Argument(metavar="INPUT", help="A sentence to translate.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page shall stand.")] = Path("look.html"),
+    beam: Annotated[int, typer.Option("--beam", min=1, help="Hypotheses kept; all of them are drawn.")] = 5,
+    trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
+) -> None:
+    """Draw what a model does with one sentence: its attention, head by head, and every hypothesis of the beam."""
+    from unrolled.core.errors import ConfigurationError
+    from unrolled.report import write_look
+    from unrolled.tasks.loading import load
+    from unrolled.tasks.translation import TranslationRun
+    from unrolled.tasks.translation_look import trace_translation
+
+    opened = load(run, trust=trust)
+    if not isinstance(opened, TranslationRun):
+        task = opened.folder.fact("task")
+        raise ConfigurationError(
+            f"`unrolled look` draws translations, and `{run}` is of the task `{task}`; give it a run of `train translation`"
+        )
+    trace = trace_translation(opened, text, beam=beam)
+    print(f"{trace['hypotheses'][0]['text']}\npage: {write_look(trace, out)}")

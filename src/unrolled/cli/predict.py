@@ -1,0 +1,72 @@
+"""`unrolled predict RUN < in > out`: a line in, a line out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unrolled.cli.output import finite
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    beam: Annotated[int | None, typer.Option("--beam", min=1, help="Hypotheses kept for each line (5); 1 is greedy.")] = None,
+    n_best: Annotated[int | None, typer.Option("--n-best", min=1, help="Outputs for each line, one a row: line, score, text.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One option of decoding, such as alpha=0.6; --options lists them."),
+    ] = None,
+    ensemble: Annotated[list[Path] | None, typer.Option("--ensemble", metavar="RUN", help="A further run to decode together with.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, with symbols, scores and alignment.")] = False,
+    options: Annotated[bool, typer.Option("--options", help="List every option for --set with its default, and end.")] = False,
+) -> None:
+    """Translate the lines of standard input to standard output."""
+    from unrolled.cli.settings_table import print_options
+    from unrolled.core.errors import ConfigurationError
+    from unrolled.core.settings import combine, resolve
+    from unrolled.tasks.loading import load
+    from unrolled.tasks.translating import TranslationRequest
+    from unrolled.tasks.translation import TranslationRun
+
+    if options:
+        print_options(TranslationRequest)
+        return
+    opened = load(run, trust=trust)
+    if not isinstance(opened, TranslationRun):
+        task = opened.folder.fact("task")
+        raise ConfigurationError(f"`unrolled predict` needs a run that gives an output for each line, and `{run}` is of the task `{task}`")
+    wishes: dict[str, Any] = {"n_best": n_best, "beam": beam, **combine([], set_ or [])}
+    wishes = {name: value for name, value in wishes.items() if value is not None}
+    if n_best is not None and beam is None and "beam" not in wishes:
+        wishes["beam"] = max(n_best, 5)
+    request = resolve(TranslationRequest, wishes)
+    for number, found in enumerate(opened.stream(_lines(), request, ensemble or []), 1):
+        if json:
+            _print_json(number, found)
+        elif request.n_best == 1:
+            print(found[0].text)
+        else:
+            for one in found:
+                print(f"{number}\t{one.score:.4f}\t{one.text}")
+        sys.stdout.flush()
+
+
+def _print_json(number: int, found: list[Any]) -> None:
+    import json
+
+    print(json.dumps(finite({"line": number, "outputs": [one._asdict() for one in found]}), ensure_ascii=False))
+
+
+def _lines() -> Any:
+    """Standard input as UTF-8, whatever the surroundings say."""
+    from unrolled.core.errors import DataError
+
+    try:
+        with open(sys.stdin.fileno(), encoding="utf-8", closefd=False, newline="\n") as lines:
+            yield from lines
+    except UnicodeDecodeError as error:
+        raise DataError(f"standard input must be UTF-8, got a byte that is not ({error.reason}); try `iconv -f LATIN1 -t UTF-8`") from None

@@ -1,0 +1,205 @@
+"""The translation task: train on pairs of sequences, translate, score, resume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unrolled.core.errors import ConfigurationError
+from unrolled.core.settings import resolve
+from unrolled.data.batches import build_pair_corpus
+from unrolled.data.pairs import Pairs, read_pairs
+from unrolled.models.encoder_decoder import EncoderDecoder
+from unrolled.tasks.recorded_data import recorded_files
+from unrolled.tasks.run_folder import RunFolder
+from unrolled.tasks.training import as_paths, summary_of, train_new, train_on
+from unrolled.tasks.training_log import Display
+from unrolled.tasks.translating import Translation, TranslationRequest, Translator, Voice
+from unrolled.tasks.translation_data import Codecs, PairParts, load_codecs, open_pairs
+from unrolled.tasks.translation_scores import TranslationScores
+from unrolled.tasks.translation_settings import TranslationRunSettings
+from unrolled.tasks.translation_training import TRANSLATION, build_model, create_run, files_of, objective_of, score_corpus, translated
+from unrolled.train.checkpoint import load_weights, read_checkpoint
+from unrolled.train.group import Group
+from unrolled.train.precision import Machine
+
+
+class TranslationRun:
+    """A trained encoder–decoder with its vocabularies and its run folder."""
+
+    evaluation_options = frozenset({"split", "ensemble", *TranslationRequest.model_fields})
+    """What `evaluate` takes besides files."""
+
+    def __init__(self, folder: RunFolder, settings: TranslationRunSettings, codecs: Codecs, model: EncoderDecoder) -> None:
+        self.folder, self.settings, self.codecs, self.model = folder, settings, codecs, model.eval()
+
+    def translator(self, ensemble: Sequence[Path | str | TranslationRun] = ()) -> Translator:
+        """What translates: this model, or this one together with others.
+
+        Args:
+            ensemble: further runs, or their folders; their source vocabularies may differ, the target's must not.
+
+        Returns:
+            The translator.
+        """
+        runs = [self, *(one if isinstance(one, TranslationRun) else load_translation(one) for one in ensemble)]
+        return Translator([Voice(run.model, run.codecs) for run in runs])
+
+    def translate(self, sentence: str, **wishes: Any) -> str:
+        """Translate one sentence.
+
+        Args:
+            sentence: one line of text.
+            wishes: fields of `TranslationRequest`, such as `beam=5`.
+
+        Returns:
+            Its best translation.
+        """
+        return self.translations([sentence], **wishes)[0][0].text
+
+    def translations(
+        self, sentences: Sequence[str], request: TranslationRequest | None = None, *, ensemble: Sequence[Path | str] = (), **wishes: Any
+    ) -> list[list[Translation]]:
+        """Translate sentences.
+
+        Args:
+            sentences: one line of text each.
+            request: how.
+            ensemble: folders of further runs to translate together with.
+            wishes: or its fields by keyword, `beam=5, n_best=3`.
+
+        Returns:
+            Translations by sentence, best first.
+        """
+        return self.translator(ensemble).translate(sentences, request or resolve(TranslationRequest, wishes))
+
+    def stream(self, lines: Iterable[str], request: TranslationRequest, ensemble: Sequence[Path | str] = ()) -> Iterator[list[Translation]]:
+        """Translate as many lines as come.
+
+        Args:
+            lines: sentences.
+            request: how.
+            ensemble: folders of further runs to translate together with.
+
+        Yields:
+            The translations of each line.
+        """
+        yield from self.translator(ensemble).stream(lines, request)
+
+    def evaluate(
+        self,
+        files: Sequence[Path | str] | Path | str | None = None,
+        *,
+        split: str = "valid",
+        ensemble: Sequence[Path | str] = (),
+        **wishes: Any,
+    ) -> TranslationScores:
+        """Score the model on pairs: under teacher forcing, and what it translates.
+
+        Args:
+            files: pairs in one of the forms that training takes; a part of the run's own when `None`.
+            split: `valid` or `train`.
+            ensemble: folders of further runs to translate together with.
+            wishes: fields of `TranslationRequest`, such as `beam=5`.
+
+        Returns:
+            Loss, accuracy, BLEU, chrF, exact match and error rates.
+
+        Raises:
+            ConfigurationError: no such split.
+        """
+        if split not in PairParts._fields:
+            raise ConfigurationError(f"`--split` must be one of {', '.join(PairParts._fields)}, got `{split}`")
+        request = resolve(TranslationRequest, wishes)
+        data = self.settings.data
+        pairs: Pairs = read_pairs(as_paths(files), keys=(data.source_key, data.target_key)) if files else getattr(self.parts(), split)
+        objective = objective_of(self.settings, self.model, self.codecs).eval()
+        taught = score_corpus(objective, build_pair_corpus(pairs, *self.codecs), self.settings.train.evaluation_tokens)
+        found = translated(self.translator(ensemble), pairs, request)
+        return found._replace(loss=taught.loss, perplexity=taught.perplexity, token_accuracy=taught.token_accuracy, symbols=taught.symbols)
+
+    def parts(self) -> PairParts:
+        """The run's own pairs.
+
+        Returns:
+            Those that train and those that validate.
+        """
+        return open_pairs(self.settings.data, *recorded_files(self.folder))
+
+    def summary(self) -> dict[str, Any]:
+        """How the training ended.
+
+        Returns:
+            Run, status and the best figures.
+        """
+        return summary_of(self.folder)
+
+
+def train_translation(
+    files: Sequence[Path | str] | Path | str,
+    *,
+    valid: Sequence[Path | str] | Path | str = (),
+    out: Path | str | None = None,
+    differences: Mapping[str, Any] | None = None,
+    display: Display | None = None,
+    trust: bool = False,
+) -> TranslationRun:
+    """Train an encoder–decoder on pairs of sequences.
+
+    Args:
+        files: two text files of equally many lines (source, target), or one `.tsv` or `.jsonl` file; plain or `.gz`.
+        valid: pairs to validate on; a tenth of `files`, drawn at random, when empty.
+        out: the run folder; a new one below `runs/` when `None`.
+        differences: nested options that differ from the defaults, such as `{"model": {"encoder": {"kind": "transformer"}}}`.
+        display: shows the training as it goes.
+        trust: allow the settings to import a class of your own.
+
+    Returns:
+        The run, with the best weights loaded.
+    """
+    paths = files_of(as_paths(files), as_paths(valid))
+    settings = resolve(TranslationRunSettings, differences or {})
+
+    def create(path: Path, machine: Machine, group: Group) -> None:
+        create_run(path, settings, paths, machine, group, display, trust=trust)
+
+    stem = f"translation-{paths.train[0].name.split('.')[0]}" if paths.train else "translation"
+    return load_translation(train_new(TRANSLATION, settings, create, out=out, stem=stem, display=display, trust=trust), trust=trust)
+
+
+def resume_translation(
+    path: Path | str, *, changes: Mapping[str, Any] | None = None, display: Display | None = None, trust: bool = False
+) -> TranslationRun:
+    """Go on with a training where its last checkpoint stands.
+
+    Args:
+        path: the run folder.
+        changes: nested options; only the end of the training, its surroundings, and what saves one that diverges may change.
+        display: shows the training as it goes.
+        trust: allow the settings to import a class of your own.
+
+    Returns:
+        The run, with the best weights loaded.
+    """
+    return load_translation(train_on(TRANSLATION, path, changes or {}, display=display, trust=trust), trust=trust)
+
+
+def load_translation(path: Path | str, *, trust: bool = False) -> TranslationRun:
+    """Open a run with its best weights.
+
+    Args:
+        path: the run folder.
+        trust: allow the run to import a class of its own.
+
+    Returns:
+        The run.
+    """
+    folder = RunFolder(Path(path))
+    folder.facts()
+    settings = resolve(TranslationRunSettings, folder.read_config())
+    codecs = load_codecs(folder)
+    model = build_model(settings, codecs, trust=trust)
+    tensors, _ = read_checkpoint(folder.weights)
+    load_weights(model, tensors, folder.weights)
+    return TranslationRun(folder, settings, codecs, model)

@@ -1,0 +1,239 @@
+"""Files of pairs of a translation run: vocabularies, parts, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from unrolled.core.errors import ConfigurationError, DataError
+from unrolled.data import load_tokenizer, save_tokenizer
+from unrolled.data.batches import PairBatch, PairCorpus, TokenBatches, build_pair_corpus, padded_ids
+from unrolled.data.pairs import Pairs, read_pairs
+from unrolled.data.sentences import SentenceCodec, sample_keys, train_codec
+from unrolled.tasks.recorded_data import record_files
+from unrolled.tasks.run_folder import RunFolder
+from unrolled.tasks.translation_objective import PairWindow
+from unrolled.tasks.translation_settings import PairSettings
+from unrolled.train.group import Group
+
+SHUFFLE = 20_140_910
+"""The seed by which validation pairs are drawn: the same for every run on the same files."""
+
+
+class PairParts(NamedTuple):
+    """The pairs of a run."""
+
+    train: Pairs
+    valid: Pairs
+
+
+class Codecs(NamedTuple):
+    """The vocabularies of both sides; the same object twice where they share one."""
+
+    source: SentenceCodec
+    target: SentenceCodec
+
+    @property
+    def joint(self) -> bool:
+        """Whether both sides share one vocabulary."""
+        return self.source is self.target
+
+    def copy_ids(self) -> torch.Tensor:
+        """The target symbol of each source symbol, -1 where the target does not have it.
+
+        Returns:
+            int64 `[source vocabulary]`.
+        """
+        target = self.target.tokenizer
+        place = {target.symbol(i): i for i in range(target.size)}
+        own = [place.get(self.source.tokenizer.symbol(i), -1) for i in range(self.source.tokenizer.size)]
+        return torch.tensor([*own, -1, -1])
+
+
+def open_pairs(settings: PairSettings, files: Sequence[Path], valid: Sequence[Path]) -> PairParts:
+    """Read the pairs of a run.
+
+    Args:
+        settings: keys of JSON lines, and the share that validates.
+        files: pairs to train on.
+        valid: pairs to validate on; drawn from `files` when empty.
+
+    Returns:
+        The pairs that train and those that validate.
+
+    Raises:
+        DataError: too few pairs to share.
+    """
+    keys = (settings.source_key, settings.target_key)
+    pairs = read_pairs(files, keys=keys)
+    if valid:
+        return PairParts(pairs, read_pairs(valid, keys=keys))
+    if len(pairs) < 2:
+        raise DataError(f"`{files[0]}` must hold at least 2 pairs, so that one can validate, got {len(pairs)}; give `--valid` as well")
+    order = np.random.default_rng(SHUFFLE).permutation(len(pairs))
+    cut = min(max(1, round(len(pairs) * settings.valid_share)), len(pairs) - 1)
+    return PairParts(pairs.select(np.sort(order[cut:])), pairs.select(np.sort(order[:cut])))
+
+
+def make_codecs(settings: PairSettings, train: Pairs) -> Codecs:
+    """Learn the vocabularies from the pairs to train on.
+
+    Args:
+        settings: which kinds, and how large.
+        train: the pairs.
+
+    Returns:
+        A codec for each side.
+
+    Raises:
+        ConfigurationError: one vocabulary for two kinds of symbols, or BPE dropout without BPE.
+    """
+    kinds = settings.kinds
+    if settings.is_joint and kinds[0] != kinds[1]:
+        raise ConfigurationError(f"`data.joint` needs the same symbols on both sides, got `{kinds[0]}` and `{kinds[1]}`")
+    if settings.bpe_dropout and kinds != ("bpe", "bpe"):
+        raise ConfigurationError(f"`data.bpe_dropout` needs BPE on both sides, got `{kinds[0]}` and `{kinds[1]}`")
+    if settings.is_joint:
+        codec = _learn(settings, kinds[0], list(chain(train.sources, train.targets)))
+        return Codecs(codec, codec)
+    return Codecs(_learn(settings, kinds[0], train.sources), _learn(settings, kinds[1], train.targets))
+
+
+def _learn(settings: PairSettings, kind: str, sentences: list[str]) -> SentenceCodec:
+    """Options that a kind does not have are left out where the other side may have meant them."""
+    size = None if kind == "characters" and len(set(settings.kinds)) > 1 else settings.vocabulary_size
+    count = 1 if kind != "words" and "words" in settings.kinds else settings.min_count
+    return train_codec(kind, sentences, vocabulary_size=size, min_count=count)
+
+
+def save_codecs(folder: RunFolder, codecs: Codecs) -> None:
+    """Write the vocabularies into a run folder: one file, or one a side.
+
+    Args:
+        folder: the run.
+        codecs: its vocabularies.
+    """
+    if codecs.joint:
+        save_tokenizer(codecs.source.tokenizer, folder.tokenizer)
+        return
+    for codec, path in zip(codecs, folder.side_tokenizers, strict=True):
+        save_tokenizer(codec.tokenizer, path)
+
+
+def load_codecs(folder: RunFolder) -> Codecs:
+    """Read what `save_codecs` wrote.
+
+    Args:
+        folder: the run.
+
+    Returns:
+        The vocabularies.
+    """
+    source, target = folder.side_tokenizers
+    if source.exists() or not folder.tokenizer.exists():
+        return Codecs(SentenceCodec(load_tokenizer(source)), SentenceCodec(load_tokenizer(target)))
+    codec = SentenceCodec(load_tokenizer(folder.tokenizer))
+    return Codecs(codec, codec)
+
+
+class PairWindows:
+    """Batches of pairs as a training reads them: this process's share of every batch."""
+
+    def __init__(
+        self, train: Pairs, corpus: PairCorpus, codecs: Codecs, *, batch_tokens: int, seed: int, group: Group, dropout: float = 0.0
+    ) -> None:
+        source, target = corpus.lengths
+        self.batches = TokenBatches((source, target + 1), batch_tokens, seed=seed)
+        self.train, self.corpus, self.codecs, self.seed, self.group, self.dropout = train, corpus, codecs, seed, group, dropout
+
+    def take(self) -> PairWindow:
+        """The next batch.
+
+        Returns:
+            This process's rows; a stand-in that counts nothing where the batch has fewer rows than there are processes.
+        """
+        batch = self.batches.take()
+        share = batch.share(self.group.rank, self.group.size)
+        rows = batch.rows[share]
+        counts = len(rows) > 0
+        return PairWindow(self._collate(rows if counts else batch.rows[:1], batch.epoch), share.start, len(batch.rows), counts)
+
+    def _collate(self, rows: np.ndarray, epoch: int) -> PairBatch:
+        if not self.dropout:
+            return self.corpus.collate(rows)
+        keys = sample_keys(self.seed, epoch, rows)
+        read = self.corpus.kept[rows]
+        # Source and target of a pair are cut independently.
+        source = self.codecs.source.encode_with_dropout([self.train.sources[i] for i in read], self.dropout, keys)
+        target = self.codecs.target.encode_with_dropout([self.train.targets[i] for i in read], self.dropout, ~keys)
+        return PairBatch(padded_ids(source), padded_ids(target))
+
+    @property
+    def epochs_done(self) -> float:
+        """Passes over the pairs so far."""
+        return self.batches.epochs_done
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the reading stands.
+
+        Returns:
+            What `load_state_dict` takes.
+        """
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where another reading stood.
+
+        Args:
+            state: from `state_dict`.
+        """
+        self.batches.load_state_dict(state)
+
+
+def build_corpora(folder: RunFolder, parts: PairParts, codecs: Codecs, longest: int) -> tuple[PairCorpus, PairCorpus]:
+    """The ids of a run's pairs, from its cache where they are there already.
+
+    Args:
+        folder: whose cache is used.
+        parts: the pairs.
+        codecs: of the run.
+        longest: training pairs with more symbols on a side are left out.
+
+    Returns:
+        What trains and what validates.
+    """
+    train = build_pair_corpus(parts.train, *codecs, max_length=longest, cache_dir=folder.cache)
+    return train, build_pair_corpus(parts.valid, *codecs, cache_dir=folder.cache)
+
+
+def describe(
+    folder: RunFolder, files: Sequence[Path], valid: Sequence[Path], codecs: Codecs, corpora: tuple[PairCorpus, PairCorpus]
+) -> dict[str, Any]:
+    """What `run.json` says of the data.
+
+    Args:
+        folder: paths are relative to it.
+        files: pairs to train on.
+        valid: pairs to validate on.
+        codecs: of the run.
+        corpora: what trains and what validates.
+
+    Returns:
+        Files, hash and sizes.
+    """
+    train, check = corpora
+    return {
+        **record_files(folder, files, valid),
+        "train_pairs": len(train),
+        "left_out": train.left_out,
+        "valid_pairs": len(check),
+        "train_tokens": int(train.targets.lengths.sum()) + len(train),
+        "valid_tokens": int(check.targets.lengths.sum()) + len(check),
+        "vocabulary": codecs.target.vocabulary,
+        "source_vocabulary": codecs.source.vocabulary,
+    }

@@ -1,0 +1,129 @@
+"""What a translation model did with one sentence, as a trace that `report` can draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrolled.core.errors import DataError
+from unrolled.core.padded import Padded
+from unrolled.decode.beam import record_beam
+from unrolled.decode.hypotheses import BeamTree, Fate
+from unrolled.models.recurrent_decoder import RecurrentDecoder
+from unrolled.tasks.translating import Translation, TranslationRequest
+from unrolled.tasks.translation import TranslationRun
+
+FORMAT = 1
+
+
+def trace_translation(run: TranslationRun, sentence: str, *, beam: int = 5) -> dict[str, Any]:
+    """Translate a sentence and keep all that was weighed.
+
+    Args:
+        run: a trained model.
+        sentence: one line of text.
+        beam: hypotheses kept.
+
+    Returns:
+        A trace for `report.write_look`.
+
+    Raises:
+        DataError: an empty sentence.
+    """
+    translator = run.translator()
+    ids = run.codecs.source.encode(sentence)
+    if not len(ids):
+        raise DataError("there must be a sentence to look at, got an empty one; try some words in quotes")
+    request = TranslationRequest(beam=beam, n_best=beam)
+    state = translator.start([[ids]])
+    limit = int(len(ids) * request.max_ratio) + request.max_extra
+    options = translator.options(request).model_copy(update={"max_length": limit})
+    tree = record_beam(translator.stepper, state, options, processors=translator.processors(request))
+    result = tree.result
+    found = [translator.render(one, sentence, request) for one in result.hypotheses[0]]
+    source = run.codecs.source.pieces(ids)
+    best = result.hypotheses[0][0]
+    tokens = [*best.tokens, *([run.codecs.target.end] if best.ended else [])]
+    return {
+        "format": FORMAT,
+        "task": "translation",
+        "run": str(run.folder.path),
+        "source_text": sentence,
+        "source": source,
+        "hypotheses": [_hypothesis(one) for one in found],
+        "attention": attention_maps(run, torch.from_numpy(ids).long(), tokens),
+        "tree": _tree(tree, run),
+        "figures": {"beam": beam, "steps": result.steps[0], "steps_saved": result.steps_saved[0]},
+    }
+
+
+def _hypothesis(one: Translation) -> dict[str, Any]:
+    kept = ("text", "symbols", "score", "log_probability", "token_log_probabilities")
+    return {name: getattr(one, name) for name in kept}
+
+
+@torch.no_grad()
+def attention_maps(run: TranslationRun, source: Tensor, tokens: list[int]) -> list[dict[str, Any]]:
+    """All attention of the model over a sentence and its translation.
+
+    Args:
+        run: a trained model.
+        source: ids of the sentence.
+        tokens: ids of the translation, the end symbol included.
+
+    Returns:
+        A map for each attention: name, symbols of its rows and columns, weights by head.
+    """
+    model, codecs = run.model, run.codecs
+    batch = Padded(source.unsqueeze(0).to(model.device), torch.tensor([len(source)], device=model.device))
+    read = torch.tensor([[codecs.target.start, *tokens[:-1]]], device=model.device)
+    names = {
+        "source": codecs.source.pieces(source.tolist()),
+        "target": codecs.target.pieces(tokens),
+        "read": codecs.target.pieces(read[0].tolist()),
+    }
+    maps = []
+    encoder: Any = model.encoder
+    if encoder is not None and hasattr(encoder, "stack"):
+        vectors = encoder.fit(model.source_embedding(batch.data))
+        _, layers = encoder.stack.attention_weights(Padded(vectors, batch.lengths))
+        maps += [_map(f"encoder, layer {_number(name)}", names["source"], names["source"], one.own) for name, one in layers.items()]
+    translating = model.encode(batch)
+    if isinstance(model.decoder, RecurrentDecoder):
+        weights = model.read(translating, read).weights
+        return maps if weights is None else [*maps, _map("decoder, source", names["target"], names["source"], weights.transpose(1, 2))]
+    own = model.decoder.weights(model.target_embedding(read), translating.state, translating.fixed)
+    seen = names["read"] if model.encoder is not None else [*names["source"], *names["read"]]
+    for name, one in own.items():
+        if one.memory is not None:
+            maps.append(_map(f"decoder, layer {_number(name)}, source", names["target"], names["source"], one.memory))
+        maps.append(_map(f"decoder, layer {_number(name)}, target", names["target"], seen, one.own))
+    return maps
+
+
+def _number(name: str) -> int:
+    return int(name) + 1
+
+
+def _map(name: str, rows: list[str], columns: list[str], weights: Tensor) -> dict[str, Any]:
+    return {"name": name, "rows": rows, "columns": columns, "weights": weights[0].float().tolist()}
+
+
+def _tree(tree: BeamTree, run: TranslationRun) -> dict[str, Any]:
+    """The tree by steps; what a node goes on from is named by its place among all nodes."""
+    steps: dict[int, list[dict[str, Any]]] = {}
+    for place, node in enumerate(tree.nodes):
+        steps.setdefault(node.step, []).append(
+            {
+                "id": place,
+                "parent": None if node.parent < 0 else node.parent,
+                "symbol": run.codecs.target.pieces([node.token])[0],
+                "log_probability": node.total,
+                "score": node.score,
+                "kept": node.fate is not Fate.DROPPED,
+                "finished": node.fate is Fate.FINISHED,
+            }
+        )
+    return {"steps": [steps[step] for step in sorted(steps)]}

@@ -1,0 +1,251 @@
+"""Every kind of encoder with every kind of decoder keeps the same contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from unrolled.core.errors import ConfigurationError
+from unrolled.core.noise import Noise
+from unrolled.core.padded import Padded
+from unrolled.core.settings import merge, resolve
+from unrolled.core.state import select_state
+from unrolled.models.encoder_decoder import EncoderDecoder, Sizes
+from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
+from unrolled.models.stepper import AligningStepper, stepper_of
+
+SOURCE, TARGET = 11, 13
+LENGTHS = [7, 2, 4]
+
+MODELS: dict[str, dict[str, Any]] = {
+    "additive after": {},
+    "additive before": {"attention": {"when": "before"}},
+    "dot": {"attention": {"kind": "dot"}},
+    "scaled dot, fed": {"attention": {"kind": "scaled_dot", "input_feeding": True}},
+    "bilinear, published GRU": {"attention": {"kind": "bilinear"}, "encoder": {"cell": "gru"}, "decoder": {"cell": "gru"}},
+    "multi-head before": {"attention": {"kind": "multi_head", "when": "before", "heads": 2}},
+    "coverage": {"attention": {"coverage": True}},
+    "copying": {"attention": {"copies": True}},
+    "no attention": {"attention": {"kind": "none"}},
+    "no attention, context at every step": {"attention": {"kind": "none"}, "context": "every"},
+    "recurrent dropout": {"recurrent_dropout": 0.3},
+    "one direction": {"encoder": {"bidirectional": False}},
+    "Transformer": {"encoder": {"kind": "transformer"}, "decoder": {"kind": "transformer"}},
+    "Transformer, post-norm, learned": {
+        "encoder": {"kind": "transformer"},
+        "decoder": {"kind": "transformer"},
+        "transformer": {"norm": "post", "positions": "learned"},
+    },
+    "recurrent to Transformer": {"decoder": {"kind": "transformer"}},
+    "Transformer to recurrent": {"encoder": {"kind": "transformer"}},
+    "separator, recurrent": {"encoder": {"kind": "none"}, "attention": {"kind": "none"}},
+    "separator, Transformer": {"encoder": {"kind": "none"}, "decoder": {"kind": "transformer"}},
+}
+
+
+@pytest.fixture(params=list(MODELS))
+def model(request: pytest.FixtureRequest) -> EncoderDecoder:
+    return build(MODELS[request.param])
+
+
+def build(differences: dict[str, Any]) -> EncoderDecoder:
+    torch.manual_seed(0)
+    deep = {"hidden_size": 8, "encoder": {"layers": 2}, "decoder": {"layers": 2}, "transformer": {"heads": 2}}
+    settings = resolve(EncoderDecoderSettings, merge(deep, differences))
+    return EncoderDecoder(settings, Sizes(SOURCE, TARGET), copy_ids=torch.arange(SOURCE)).double().eval()
+
+
+def pairs() -> tuple[Padded, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    source = torch.randint(SOURCE, (3, max(LENGTHS)), generator=generator)
+    return Padded(source, torch.tensor(LENGTHS)), torch.randint(TARGET, (3, 5), generator=generator)
+
+
+def log_probabilities(model: EncoderDecoder, source: Padded, targets: torch.Tensor) -> torch.Tensor:
+    state = model.encode(source)
+    decoded = model.read(state, targets)
+    columns = []
+    for t in range(targets.shape[1]):
+        weights = None if decoded.weights is None else decoded.weights[:, t].mean(1)
+        columns.append(model.predict(decoded.hidden[:, t], weights, state.source).log_softmax(-1))
+    return torch.stack(columns, 1)
+
+
+@torch.no_grad()
+def test_step_by_step_equals_the_whole(model: EncoderDecoder) -> None:
+    source, targets = pairs()
+    whole, state = log_probabilities(model, source, targets), model.encode(source)
+    for t in range(targets.shape[1]):
+        logits, state = model.step(targets[:, t], state)
+        torch.testing.assert_close(logits.log_softmax(-1), whole[:, t])
+
+
+@torch.no_grad()
+def test_a_batch_equals_one_by_one(model: EncoderDecoder) -> None:
+    source, targets = pairs()
+    whole = log_probabilities(model, source, targets)
+    for row, length in enumerate(LENGTHS):
+        alone = Padded(source.data[row : row + 1, :length], source.lengths[row : row + 1])
+        torch.testing.assert_close(log_probabilities(model, alone, targets[row : row + 1])[0], whole[row])
+
+
+@torch.no_grad()
+def test_more_padding_changes_nothing(model: EncoderDecoder) -> None:
+    source, targets = pairs()
+    longer = torch.cat([source.data, torch.full((3, 4), 5)], 1)
+    longer = torch.where(Padded(longer, source.lengths).mask, longer, 9)
+    torch.testing.assert_close(log_probabilities(model, Padded(longer, source.lengths), targets), log_probabilities(model, source, targets))
+
+
+@torch.no_grad()
+def test_what_comes_later_changes_nothing_before(model: EncoderDecoder) -> None:
+    source, targets = pairs()
+    other = targets.clone()
+    other[:, 3] = (other[:, 3] + 1) % TARGET
+    before, after = (log_probabilities(model, source, ids) for ids in (targets, other))
+    torch.testing.assert_close(before[:, :3], after[:, :3])
+    assert not torch.allclose(before[:, 3], after[:, 3])
+
+
+@torch.no_grad()
+def test_the_source_matters(model: EncoderDecoder) -> None:
+    source, targets = pairs()
+    other = Padded((source.data + 1) % SOURCE, source.lengths)
+    assert not torch.allclose(log_probabilities(model, source, targets), log_probabilities(model, other, targets))
+
+
+@torch.no_grad()
+def test_reordering_rows_of_a_source_equals_selecting(model: EncoderDecoder) -> None:
+    source, targets = pairs()
+    stepper = stepper_of(model)
+    twice = Padded(source.data[:1].repeat(3, 1), source.lengths[:1].repeat(3))
+    _, state = stepper.step(targets[:, 0], stepper.start(twice))
+    rows = torch.tensor([2, 2, 0])
+    moved, chosen = (stepper.step(targets[:, 1], way(state, rows))[0] for way in (stepper.reorder, stepper.select))
+    torch.testing.assert_close(moved, chosen)
+    torch.testing.assert_close(moved[0], moved[1] if targets[0, 1] == targets[1, 1] else moved[0])
+
+
+def test_every_weight_learns(model: EncoderDecoder) -> None:
+    source, targets = pairs()
+    model.train()
+    noise = Noise(torch.Generator().manual_seed(0))
+    state = model.encode(source, noise)
+    decoded = model.read(state, targets, noise)
+    weights = None if decoded.weights is None else decoded.weights.flatten(0, 1).mean(1)
+    ids = None if state.source is None else state.source.repeat_interleave(targets.shape[1], 0)
+    model.predict(decoded.hidden.flatten(0, 1), weights, ids).log_softmax(-1)[:, 0].sum().backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    # A key's offset moves all scores of a query alike.
+    assert [name for name in idle if "bias" not in name] == []
+
+
+def test_dropout_does_not_depend_on_the_share(model: EncoderDecoder) -> None:
+    """Two processes with half of the rows each draw the masks that one with all of them draws."""
+    source, targets = pairs()
+    model.train()
+
+    def hidden(rows: slice) -> torch.Tensor:
+        noise = Noise(torch.Generator().manual_seed(4), rows.start, 3)
+        part = Padded(source.data[rows], source.lengths[rows])
+        return model.read(model.encode(part, noise), targets[rows], noise).hidden
+
+    whole = hidden(slice(0, 3))
+    torch.testing.assert_close(torch.cat([hidden(slice(0, 2)), hidden(slice(2, 3))]), whole)
+    assert not torch.allclose(whole, model.eval().read(model.encode(source), targets).hidden)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "name", [name for name in MODELS if "no attention" not in name and "separator" not in name and "former" not in name]
+)
+def test_padding_has_no_weight(name: str) -> None:
+    model = build(MODELS[name])
+    source, targets = pairs()
+    weights = model.read(model.encode(source), targets).weights
+    assert weights is not None
+    for row, length in enumerate(LENGTHS):
+        assert (weights[row, :, :, length:] == 0).all()
+        torch.testing.assert_close(weights[row].sum(-1), torch.ones_like(weights[row, :, :, 0]))
+
+
+@torch.no_grad()
+def test_bahdanau_step_by_hand() -> None:
+    """`e = vᵀ tanh(W s_{t-1} + U h)`, `c = Σ α h`, `s_t = f(s_{t-1}, [y ; c])`, `ã = tanh(W_c [s_t ; c])`."""
+    model = build({"attention": {"when": "before"}, "decoder": {"layers": 1, "cell": "gru"}})
+    source, targets = pairs()
+    state = model.encode(source)
+    cell, attention = model.decoder.cell, model.decoder.cell.attention
+    s = state.state.layers["0"].h
+    y = model.target_embedding(targets[:, 0])
+    keys, values = state.fixed.memory.keys, state.fixed.memory.values
+    scores = torch.tanh((s @ attention.from_query.weight.T).unsqueeze(1) + keys) @ attention.score
+    scores = scores.masked_fill(~source.mask, -torch.inf)
+    context = (scores.softmax(-1).unsqueeze(-1) * values).sum(1)
+    output, _ = cell.cells["0"].step(torch.cat([y, context], -1), state.state.layers["0"])
+    expected = torch.tanh(torch.cat([output, context], -1) @ cell.combine.weight.T)
+    decoded, _ = model.decoder.step(y, state.state, state.fixed)
+    torch.testing.assert_close(decoded.hidden, expected)
+
+
+@torch.no_grad()
+def test_copying_is_a_mixture() -> None:
+    model = build(MODELS["copying"])
+    source, targets = pairs()
+    state = model.encode(source)
+    decoded = model.read(state, targets[:, :1])
+    hidden, weights = decoded.hidden[:, 0], decoded.weights[:, 0].mean(1)
+    mixed = model.predict(hidden, weights, state.source).exp()
+    plain = model.readout(model.narrow(hidden)).softmax(-1)
+    gate = torch.sigmoid(model.copying.gate(hidden))
+    for row, length in enumerate(LENGTHS):
+        expected = gate[row] * plain[row]
+        for j in range(length):
+            expected[source.data[row, j]] += (1 - gate[row, 0]) * weights[row, j]
+        torch.testing.assert_close(mixed[row], expected)
+
+
+@torch.no_grad()
+def test_coverage_is_the_sum_of_attention() -> None:
+    model = build(MODELS["coverage"])
+    source, targets = pairs()
+    state, total = model.encode(source), torch.zeros(3, max(LENGTHS), dtype=torch.float64)
+    for t in range(4):
+        torch.testing.assert_close(state.state.coverage, total)
+        _, state = model.step(targets[:, t], state)
+        total = total + state.weights
+
+
+def test_who_attends_step_by_step_says_so() -> None:
+    assert isinstance(stepper_of(build({})), AligningStepper)
+    for name in ("no attention", "Transformer"):
+        assert not isinstance(stepper_of(build(MODELS[name])), AligningStepper)
+
+
+@torch.no_grad()
+def test_the_state_is_a_tree_of_rows(model: EncoderDecoder) -> None:
+    source, targets = pairs()
+    _, state = model.step(targets[:, 0], model.encode(source))
+    rows = torch.tensor([2, 0])
+    direct = model.step(targets[:, 1], state)[0][rows]
+    torch.testing.assert_close(model.step(targets[rows, 1], select_state(state, rows))[0], direct)
+
+
+@pytest.mark.parametrize(
+    ("differences", "message"),
+    [
+        ({"hidden_size": 7}, "must be even for an encoder that reads from both ends, got 7"),
+        ({"decoder": {"kind": "transformer"}, "transformer": {"heads": 3}}, "multiple of `transformer.heads`, got 8 and 3"),
+        ({"encoder": {"kind": "none"}}, "leaves nothing to attend to"),
+        ({"attention": {"kind": "dot", "coverage": True}}, "needs `attention.kind=additive`, got `dot`"),
+        ({"attention": {"kind": "none", "copies": True}}, "need an attention"),
+        ({"decoder": {"kind": "transformer"}, "attention": {"copies": True}}, "are of recurrent decoders"),
+        ({"tie_embeddings": True}, "needs one vocabulary for both sides"),
+        ({"decoder": {"cell": "lstn"}}, "did you mean `lstm`"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(differences: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        build(differences)

@@ -1,0 +1,293 @@
+"""Translation from files to scores: training, resuming, decoding, scoring, and one objective held to loops written by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sacrebleu.metrics import BLEU
+from torch.nn.functional import cross_entropy
+
+from unrolled.core.errors import ConfigurationError, DataError
+from unrolled.core.noise import Noise
+from unrolled.core.padded import Padded
+from unrolled.core.settings import merge, resolve
+from unrolled.data.batches import PairBatch
+from unrolled.models.encoder_decoder import EncoderDecoder, Sizes
+from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
+from unrolled.tasks.loading import load
+from unrolled.tasks.translation import TranslationRun, resume_translation, train_translation
+from unrolled.tasks.translation_look import trace_translation
+from unrolled.tasks.translation_objective import PairWindow, TranslationObjective, teach
+from unrolled.tasks.translation_scores import group_references, score_texts
+from unrolled.train.checkpoint import read_checkpoint
+
+WORDS = ["ba", "du", "ki", "lo", "me", "no"]
+TINY: dict[str, Any] = {
+    "data": {"tokens": "words"},
+    "model": {"hidden_size": 32, "embedding_size": 16, "input_dropout": 0.0, "hidden_dropout": 0.0, "output_dropout": 0.0},
+    "train": {
+        "steps": 120,
+        "batch_tokens": 128,
+        "evaluations": 2,
+        "evaluation_decodes": 20,
+        "log_every": 10,
+        "precision": "fp32",
+        "threads": 1,
+        "optimizer": {"learning_rate": 0.01},
+        "schedule": {"warmup_steps": 5},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Sentences and the same in capitals, back to front."""
+    folder, chance = tmp_path_factory.mktemp("pairs"), random.Random(0)
+    sources = [" ".join(chance.choices(WORDS, k=chance.randint(1, 4))) for _ in range(300)]
+    source, target = folder / "train.low", folder / "train.high"
+    source.write_text("\n".join(sources) + "\n")
+    target.write_text("\n".join(" ".join(reversed(line.upper().split())) for line in sources) + "\n")
+    return source, target
+
+
+@pytest.fixture(scope="module")
+def trained(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> TranslationRun:
+    return train_translation(files, out=tmp_path_factory.mktemp("runs") / "r", differences=TINY)
+
+
+def test_it_learns_to_turn_sentences_round(trained: TranslationRun) -> None:
+    scores = trained.evaluate(beam=1)
+    assert scores.exact_match is not None and scores.exact_match > 90
+    assert scores.wer == pytest.approx(100 - scores.exact_match)
+    assert trained.translate("ba du ki") == "KI DU BA"
+    assert scores.bleu_signature is not None and "tok:13a" in scores.bleu_signature
+
+
+def test_what_is_loaded_is_what_was_trained(trained: TranslationRun) -> None:
+    again = load(trained.folder.path)
+    assert isinstance(again, TranslationRun)
+    lines = ["ba", "lo me", "ki ki no ba"]
+    assert again.translations(lines, beam=3, n_best=2) == trained.translations(lines, beam=3, n_best=2)
+    assert trained.summary()["status"] == "finished" and trained.folder.report.exists()
+
+
+def test_order_and_empty_lines_are_kept(trained: TranslationRun) -> None:
+    lines = ["ba du ki no", "", "lo", "me me", ""]
+    together = [one[0].text for one in trained.translations(lines)]
+    assert together == [trained.translate(line) if line else "" for line in lines]
+    assert [one[0].text for one in trained.translations([])] == []
+
+
+def test_a_translation_does_not_depend_on_its_batch(trained: TranslationRun) -> None:
+    lines = ["ba du ki no", "lo", "me me", "du du du du"]
+    for one, alone in zip(
+        trained.translations(lines, beam=4, n_best=4), (trained.translations([x], beam=4, n_best=4)[0] for x in lines), strict=True
+    ):
+        assert [t.text for t in one] == [t.text for t in alone]
+        assert [t.score for t in one] == pytest.approx([t.score for t in alone], abs=1e-5)
+
+
+def test_unknown_words_can_be_replaced_from_the_source(trained: TranslationRun) -> None:
+    assert "zu" in trained.translate("zu", replace_unknowns=True, beam=1) or "<unk>" not in trained.translate("zu", beam=1)
+
+
+def test_constraints(trained: TranslationRun) -> None:
+    assert "ME" in trained.translate("ba du", require=("ME",)).split()
+    assert "BA" not in trained.translate("ba du", forbid=("BA",)).split()
+    assert trained.translate("ba du", prefix="NO").startswith("NO")
+
+
+def test_a_terminology_counts_only_where_its_term_is(trained: TranslationRun, tmp_path: Path) -> None:
+    (tmp_path / "terms.tsv").write_text("ba\tNO\n")
+    with_term, without = (trained.translate(line, terminology=tmp_path / "terms.tsv") for line in ("ba du", "du"))
+    assert "NO" in with_term.split() and without == "DU"
+
+
+def test_sampling_follows_its_seed(trained: TranslationRun) -> None:
+    wishes = {"sampling": True, "n_best": 3, "temperature": 3.0}
+    one, same, other = ([t.text for t in trained.translations(["ba du ki"], seed=seed, **wishes)[0]] for seed in (1, 1, 2))
+    assert one == same != other
+    assert trained.translations(["ba du ki"], sampling=True, temperature=0.0)[0][0].text == trained.translate("ba du ki", beam=1)
+
+
+def test_several_models_together(trained: TranslationRun, files: tuple[Path, Path], tmp_path: Path) -> None:
+    kinds = {"encoder": {"kind": "transformer"}, "decoder": {"kind": "transformer"}}
+    other = train_translation(files, out=tmp_path / "t", differences=merge(TINY, {"model": kinds, "train": {"steps": 5}}))
+    together = trained.translator([other]).translate(["ba du"], resolve_request(beam=2))
+    assert together[0][0].text
+    alone = trained.translator([trained]).translate(["ba du"], resolve_request(beam=2))
+    assert alone[0][0].score == pytest.approx(trained.translations(["ba du"], beam=2)[0][0].score, abs=1e-5)
+    elsewhere = tmp_path / "o.high"
+    elsewhere.write_text(files[1].read_text().replace("BA", "XA"))
+    foreign = train_translation([files[0], elsewhere], out=tmp_path / "f", differences=merge(TINY, {"train": {"steps": 1}}))
+    with pytest.raises(ConfigurationError, match="same target vocabulary"):
+        trained.translator([foreign])
+
+
+def resolve_request(**wishes: Any) -> Any:
+    from unrolled.tasks.translating import TranslationRequest
+
+    return resolve(TranslationRequest, wishes)
+
+
+def test_resuming_ends_where_an_uninterrupted_run_does(files: tuple[Path, Path], tmp_path: Path) -> None:
+    short = merge(TINY, {"train": {"steps": 24, "evaluations": 4}, "model": {"output_dropout": 0.2}})
+    whole = train_translation(files, out=tmp_path / "whole", differences=short)
+    # Ends in the middle of an epoch, then goes on; the schedule of the part is that of the whole.
+    constant = merge(short, {"train": {"schedule": {"name": "constant"}}})
+    whole = train_translation(files, out=tmp_path / "w", differences=constant)
+    part = train_translation(files, out=tmp_path / "p", differences=merge(constant, {"train": {"steps": 12, "evaluations": 2}}))
+    config = part.folder.config.read_text()
+    part.folder.config.write_text(config.replace("evaluations = 2", "evaluations = 4"))
+    resume_translation(part.folder.path, changes={"train": {"steps": 24}})
+    one, other = (read_checkpoint(run.folder.checkpoint)[0] for run in (whole, part))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("tokens", ["characters", "bpe", "unigram"])
+def test_every_kind_of_symbol(files: tuple[Path, Path], tmp_path: Path, tokens: str) -> None:
+    data = {"tokens": tokens} | ({} if tokens == "characters" else {"vocabulary_size": 300})
+    few = merge(TINY, {"train": {"steps": 3, "evaluations": 1}})
+    run = train_translation(files, out=tmp_path / "r", differences={**few, "data": data})
+    assert run.codecs.joint == (tokens != "characters")
+    assert isinstance(run.translate("ba du ✓"), str)
+    assert math.isfinite(run.evaluate(beam=2).loss)
+
+
+def test_other_symbols_on_each_side(tmp_path: Path) -> None:
+    """Pronunciation: characters in, words out; a source may have several targets."""
+    lines = [("ab", "A B"), ("ba", "B A"), ("aab", "A A B"), ("ab", "A P")] * 10
+    (tmp_path / "g2p.tsv").write_text("".join(f"{source}\t{target}\n" for source, target in lines))
+    data = {"source_tokens": "characters", "target_tokens": "words"}
+    run = train_translation(tmp_path / "g2p.tsv", valid=tmp_path / "g2p.tsv", out=tmp_path / "r", differences={**TINY, "data": data})
+    scores = run.evaluate(beam=2)
+    assert scores.sentences == 3  # `ab` once, with two references
+    assert scores.exact_match == 100
+
+
+def test_bpe_dropout_reads_otherwise_every_epoch(files: tuple[Path, Path], tmp_path: Path) -> None:
+    few = merge(TINY, {"train": {"steps": 3, "evaluations": 1}})
+    data = {"tokens": "bpe", "vocabulary_size": 290, "bpe_dropout": 0.5}
+    assert train_translation(files, out=tmp_path / "r", differences={**few, "data": data}).summary()["steps"] == 3
+
+
+def test_the_trace_of_a_sentence(trained: TranslationRun) -> None:
+    trace = trace_translation(trained, "ba du", beam=3)
+    json.dumps(trace)
+    best = trace["hypotheses"][0]
+    assert best["text"] == "DU BA" and len(trace["source"]) == 2
+    attention = trace["attention"][0]
+    assert len(attention["rows"]) == len(best["symbols"]) and len(attention["weights"][0][0]) == 2
+    kept = [node for step in trace["tree"]["steps"] for node in step if node["finished"]]
+    assert any(node["score"] == pytest.approx(best["score"], abs=1e-4) for node in kept)
+    with pytest.raises(DataError, match="must be a sentence"):
+        trace_translation(trained, "")
+
+
+# --- The objective ---------------------------------------------------------------------------------------------------
+
+
+def small(**differences: Any) -> EncoderDecoder:
+    torch.manual_seed(0)
+    settings = resolve(
+        EncoderDecoderSettings, {"hidden_size": 6, "input_dropout": 0, "hidden_dropout": 0, "output_dropout": 0, **differences}
+    )
+    return EncoderDecoder(settings, Sizes(7, 9)).double()
+
+
+def window(rows: slice = slice(0, 3)) -> PairWindow:
+    source = Padded(torch.tensor([[1, 2, 3], [4, 0, 0], [5, 6, 0]]), torch.tensor([3, 1, 2]))
+    target = Padded(torch.tensor([[1, 2], [3, 0], [0, 0]]), torch.tensor([2, 1, 0]))
+    parts = [Padded(side.data[rows], side.lengths[rows]) for side in (source, target)]
+    return PairWindow(PairBatch(*parts), rows.start, 3)
+
+
+def test_teaching_shifts_by_one() -> None:
+    taught = teach(window().batch.target, start=8, end=7)
+    assert taught.inputs.tolist() == [[8, 1, 2], [8, 3, 0], [8, 0, 0]]
+    assert taught.wanted[taught.mask].tolist() == [1, 2, 7, 3, 7, 7]
+    assert taught.mask.sum(1).tolist() == [3, 2, 1]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_objective_is_a_mean_over_symbols(smoothing: float) -> None:
+    model = small().train()
+    loss = TranslationObjective(model, start=8, end=7, label_smoothing=smoothing)(window(), None, Noise())
+    taught, state = teach(window().batch.target, 8, 7), model.encode(window().batch.source)
+    rows = []
+    for t in range(3):
+        logits, state = model.step(taught.inputs[:, t], state)
+        rows.append(logits)
+    logits = torch.stack(rows, 1)[taught.mask]
+    wanted = taught.wanted[taught.mask]
+    assert loss.nats.item() == pytest.approx(cross_entropy(logits, wanted, reduction="sum").item(), rel=1e-6)
+    assert loss.objective.item() == pytest.approx(cross_entropy(logits, wanted, label_smoothing=smoothing).item(), rel=1e-6)
+
+
+def test_shares_of_a_batch_add_up() -> None:
+    objective = TranslationObjective(small(output_dropout=0.4).train(), start=8, end=7)
+
+    def nats(rows: slice) -> float:
+        return objective(window(rows), None, Noise(torch.Generator().manual_seed(0))).nats.item()
+
+    assert nats(slice(0, 2)) + nats(slice(2, 3)) == pytest.approx(nats(slice(0, 3)))
+    assert objective.scored(window()) == 6
+
+
+def test_scheduled_sampling_reads_its_own_symbols() -> None:
+    model = small().train()
+    seen: list[torch.Tensor] = []
+    read = model.read
+
+    def spy(state: Any, targets: torch.Tensor, noise: Any = None) -> Any:
+        seen.append(targets)
+        return read(state, targets, noise)
+
+    model.read = spy  # type: ignore[method-assign]
+    TranslationObjective(model, start=8, end=7, scheduled_sampling=1.0)(window(), None, Noise(torch.Generator().manual_seed(0)))
+    true, mixed = seen
+    assert (mixed[:, 0] == 8).all() and (mixed != true).any()
+    seen.clear()
+    TranslationObjective(model, start=8, end=7)(window(), None, Noise())
+    assert len(seen) == 1
+
+
+def test_coverage_loss_counts_what_is_attended_to_again() -> None:
+    model = small(attention={"coverage": True, "coverage_loss": 2.0}).train()
+    without = small(attention={"coverage": True, "coverage_loss": 0.0}).train()
+    with_loss, plain = (TranslationObjective(m, start=8, end=7)(window(), None, Noise()).objective for m in (model, without))
+    taught = teach(window().batch.target, 8, 7)
+    weights = model.read(model.encode(window().batch.source), taught.inputs).weights[:, :, 0]
+    total, expected = torch.zeros(3, 3, dtype=torch.float64), 0.0
+    for t in range(3):
+        again = torch.minimum(weights[:, t], total).sum(-1)
+        expected += float(again[taught.mask[:, t]].sum())
+        total = total + weights[:, t]
+    assert (with_loss - plain).item() == pytest.approx(2.0 * expected / 6, rel=1e-5)
+
+
+# --- Scores ----------------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_sacrebleus_and_an_edit_distance() -> None:
+    outputs = ["a b c d e", "x y", ""]
+    references = [["a b c d e"], ["x z"], ["q r"]]
+    found = score_texts(outputs, references)
+    assert found.bleu == pytest.approx(BLEU().corpus_score(outputs, [[r[0] for r in references]]).score)
+    assert found.exact_match == pytest.approx(100 / 3)
+    assert found.symbol_error_rate == pytest.approx(100 * (0 + 1 + 2) / 9)
+
+
+def test_several_references() -> None:
+    grouped = group_references(["a", "b", "a"], ["1", "2", "3"])
+    assert grouped == (["a", "b"], [["1", "3"], ["2"]])
+    assert score_texts(["3", "2"], grouped.references).exact_match == 100
+    # Where every source has one target, repeated lines stay lines of the test set.
+    assert group_references(["a", "a"], ["1", "1"]).sources == ["a", "a"]
