@@ -171,3 +171,26 @@ def test_streams_start_afresh_now_and_then() -> None:
         objective = Watching(small_model(), settings)
         Trainer(objective, TruncatedWindows(Streams(), 3), settings, prepare_machine(settings)).run(Observer())
         assert {row for window in seen[1:] for row in window} == expected, restart
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_sparse_gradients_are_the_dense_ones(tied: bool) -> None:
+    torch.manual_seed(0)
+    settings = LanguageModelSettings(hidden_size=5, embedding_size=5, tie_weights=tied)
+    gradients = []
+    for sparse in (False, True):
+        torch.manual_seed(1)
+        model = LanguageModel(settings, VOCABULARY).double()
+        objective = LanguageModelObjective(model, StreamTrainSettings(sampled_softmax=4, sparse_gradients=sparse))
+        noise = Noise(torch.Generator().manual_seed(2))
+        objective(TruncatedWindows(Streams(), 6).take(), None, noise).objective.backward()
+        assert model.embedding.weight.grad.is_sparse == sparse
+        gradients.append({name: p.grad.to_dense() for name, p in model.named_parameters()})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, dense in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], dense, msg=name)
+
+
+def test_sparse_gradients_need_samples() -> None:
+    with pytest.raises(ValueError, match="needs `sampled_softmax`"):
+        StreamTrainSettings(sparse_gradients=True)

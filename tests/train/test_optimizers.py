@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from unrolled.train.optimizers import Average, build_optimizer, clip
+from unrolled.train.checkpoint import optimizer_tensors, restore_optimizer
+from unrolled.train.optimizers import Average, LazyAdamW, build_optimizer, clip
 from unrolled.train.schedule import count_plateaus, rate_share
 from unrolled.train.settings import OptimizerSettings, ScheduleSettings, TrainSettings
 
@@ -135,3 +136,60 @@ def test_averaged_sgd_waits_until_the_loss_stops_falling() -> None:
         nn.init.constant_(layer.weight, value)
         average.update()
     assert average.module.weight.item() == pytest.approx(2.0)  # the mean of 1, 2, 3
+
+
+def two_tables() -> tuple[nn.Parameter, nn.Parameter]:
+    start = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return nn.Parameter(start.clone()), nn.Parameter(start.clone())
+
+
+def test_lazy_adamw_is_adamw_where_every_row_has_a_gradient() -> None:
+    lazy, plain = two_tables()
+    ours = LazyAdamW([lazy], lr=0.1, betas=(0.9, 0.99), weight_decay=0.1)
+    theirs = torch.optim.AdamW([plain], lr=0.1, betas=(0.9, 0.99), weight_decay=0.1)
+    for seed in range(5):
+        plain.grad = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        lazy.grad = plain.grad.to_sparse(1)
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(lazy, plain)
+
+
+def test_lazy_adamw_leaves_other_rows_alone() -> None:
+    """As `torch.optim.SparseAdam`, which knows no weight decay, does."""
+    lazy, plain = two_tables()
+    before = lazy.detach().clone()
+    ours = LazyAdamW([lazy], lr=0.1, betas=(0.9, 0.99), weight_decay=0.0)
+    theirs = torch.optim.SparseAdam([plain], lr=0.1, betas=(0.9, 0.99))
+    for rows in ([0, 2, 0], [2], [5, 5]):
+        values = torch.randn(len(rows), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(rows)))
+        for table, optimizer in ((lazy, ours), (plain, theirs)):
+            table.grad = torch.sparse_coo_tensor(torch.tensor([rows]), values, (7, 3))
+            optimizer.step()
+    torch.testing.assert_close(lazy, plain)
+    assert torch.equal(lazy[[1, 3, 4, 6]], before[[1, 3, 4, 6]]) and not torch.equal(lazy[5], before[5])
+
+
+def test_lazy_adamw_goes_on_where_it_stood() -> None:
+    one, other = two_tables()
+    first, second = (LazyAdamW([table], lr=0.1) for table in (one, other))
+    gradient = torch.ones(7, 3, dtype=torch.float64).to_sparse(1)
+    for table, optimizer in ((one, first), (other, second)):
+        table.grad = gradient
+        optimizer.step()
+    again = LazyAdamW([other], lr=0.1)
+    restore_optimizer(again, optimizer_tensors(second))
+    for table, optimizer in ((one, first), (other, again)):
+        table.grad = gradient
+        optimizer.step()
+    assert torch.equal(one, other)
+
+
+def test_sparse_gradients_are_clipped_as_dense_ones() -> None:
+    sparse, dense = two_tables()
+    rows, values = torch.tensor([[4, 1, 4]]), torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 5
+    sparse.grad = torch.sparse_coo_tensor(rows, values, (7, 3))
+    dense.grad = sparse.grad.to_dense()
+    found = [clip([table], TrainSettings(clip_norm=0.7, clip_value=4.0)) for table in (sparse, dense)]
+    assert [x.item() for x in found[0]] == pytest.approx([x.item() for x in found[1]])
+    torch.testing.assert_close(sparse.grad.to_dense(), dense.grad)

@@ -50,6 +50,8 @@ def sampled_cross_entropy(
     targets: Int[Tensor, " tokens"],
     negatives: Int[Tensor, " samples"],
     proposal: Float[Tensor, " vocab"],
+    *,
+    sparse: bool = False,
 ) -> Float[Tensor, " tokens"]:
     """Cross entropy among the target and shared sampled symbols (sampled softmax; Jean et al. 2015, section 3.2).
 
@@ -65,6 +67,7 @@ def sampled_cross_entropy(
         targets: the right symbols, `IGNORED` where nothing is scored.
         negatives: symbols drawn from `proposal`, with replacement.
         proposal: how likely each symbol is to be drawn.
+        sparse: give the weights a sparse gradient.
 
     Returns:
         The loss of each token among its candidates in nats, zero where ignored.
@@ -74,7 +77,7 @@ def sampled_cross_entropy(
     expected = proposal * len(negatives)
     # One look-up for both kinds: its backward pass fills a gradient of the whole vocabulary once.
     candidates = torch.cat([safe, negatives])
-    rows, offsets = embedding(candidates, weight), bias[candidates] - expected[candidates].log()
+    rows, offsets = embedding(candidates, weight, sparse=sparse), bias[candidates] - expected[candidates].log()
     target_rows, negative_rows = rows.split([len(safe), len(negatives)])
     target_offsets, negative_offsets = offsets.split([len(safe), len(negatives)])
     target_logits = (hidden * target_rows).sum(-1) + target_offsets

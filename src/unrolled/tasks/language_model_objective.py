@@ -31,6 +31,7 @@ class LanguageModelObjective(nn.Module):
     def __init__(self, model: LanguageModel, settings: StreamTrainSettings) -> None:
         super().__init__()
         self.model, self.settings = model, settings
+        model.embedding.sparse = settings.sparse_gradients
 
     def initial_state(self, batch_size: int) -> State:
         """The model's.
@@ -109,7 +110,9 @@ class LanguageModelObjective(nn.Module):
             return cross_entropy(readout(flat).float(), targets.flatten(), ignore_index=IGNORED, reduction="none")
         negatives = draw_log_uniform(self.model.vocabulary, samples, noise.generator, flat.device)
         proposal = log_uniform(self.model.vocabulary, flat.device)
-        return sampled_cross_entropy(flat, readout.weight, readout.bias, targets.flatten(), negatives, proposal)
+        return sampled_cross_entropy(
+            flat, readout.weight, readout.bias, targets.flatten(), negatives, proposal, sparse=self.settings.sparse_gradients
+        )
 
     def _penalty(self, reading: Reading) -> Tensor:
         penalty = reading.hidden.new_zeros(())

@@ -14,8 +14,49 @@ from unrolled.train.settings import OptimizerSettings, TrainSettings
 Groups = list[dict[str, Any]]
 
 
+class LazyAdamW(torch.optim.AdamW):
+    """AdamW (Loshchilov & Hutter 2019) that leaves alone what a sparse gradient does not mention.
+
+    Rows of a table without a gradient keep their moments and are not decayed, as in `torch.optim.SparseAdam`; dense gradients
+    are torch's own business. A batch sees few words of a large vocabulary, and only those cost time.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update.
+
+        Args:
+            closure: must be `None`; there only for the signature of torch.
+        """
+        sparse = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None and p.grad.is_sparse]
+        gradients = [p.grad.coalesce() for p, _ in sparse]
+        for p, _ in sparse:
+            p.grad = None
+        super().step(closure)
+        for (p, group), gradient in zip(sparse, gradients, strict=True):
+            self._update_rows(p, gradient.indices()[0], gradient.values(), group)
+            p.grad = gradient
+
+    def _update_rows(self, table: Tensor, rows: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        memory, (beta1, beta2) = self.state[table], group["betas"]
+        if not memory:
+            memory["step"] = torch.zeros((), dtype=torch.float32)
+            memory["exp_avg"], memory["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
+        memory["step"] += 1
+        step = float(memory["step"])
+        first = torch.lerp(memory["exp_avg"][rows], gradient, 1 - beta1)
+        second = torch.lerp(memory["exp_avg_sq"][rows], gradient.square(), 1 - beta2)
+        memory["exp_avg"].index_copy_(0, rows, first)
+        memory["exp_avg_sq"].index_copy_(0, rows, second)
+        scale = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
+        change = first.div_(scale).mul_(-group["lr"] / (1 - beta1**step))
+        if group["weight_decay"]:
+            change -= group["lr"] * group["weight_decay"] * table[rows]
+        table.index_add_(0, rows, change)
+
+
 def _adamw(groups: Groups, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, settings.learning_rate, settings.betas, fused=True)
+    return LazyAdamW(groups, settings.learning_rate, settings.betas, fused=True)
 
 
 def _adam(groups: Groups, settings: OptimizerSettings) -> torch.optim.Optimizer:
@@ -60,7 +101,7 @@ def clip(parameters: Iterable[Tensor], settings: TrainSettings) -> tuple[Tensor,
     Returns:
         The norm and the largest entry as they were before any clipping.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = [numbers_of(p) for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     largest = torch.stack([torch.linalg.vector_norm(g, torch.inf) for g in gradients]).max()
     clipped_norm = norm
@@ -71,6 +112,23 @@ def clip(parameters: Iterable[Tensor], settings: TrainSettings) -> tuple[Tensor,
     if settings.clip_norm is not None:
         torch._foreach_mul_(gradients, (settings.clip_norm / (clipped_norm + 1e-6)).clamp(max=1.0))
     return norm, largest
+
+
+def numbers_of(parameter: Tensor) -> Tensor:
+    """The numbers of a gradient that are there; changing them changes the gradient.
+
+    Args:
+        parameter: with a gradient, dense or sparse (which then has each row once).
+
+    Returns:
+        A tensor of any shape.
+    """
+    gradient = parameter.grad
+    assert gradient is not None
+    if not gradient.is_sparse:
+        return gradient
+    parameter.grad = gradient.coalesce()
+    return parameter.grad.values()
 
 
 class Average:

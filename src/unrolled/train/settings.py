@@ -126,10 +126,18 @@ class StreamTrainSettings(TrainSettings):
     """Temporal activation regularisation: weight of the mean squared change of the last layer's outputs."""
     sampled_softmax: int | None = Field(None, ge=1)
     """Train against so many sampled symbols a batch in place of the whole vocabulary (Jean et al. 2015); evaluation stays exact."""
+    sparse_gradients: bool = False
+    """With sampled softmax and AdamW: update only those rows of the vocabulary that a batch touches, so that a large one costs little."""
     evaluation_batch_size: int = Field(64, ge=1)
     """Parallel streams in evaluation; fewer is slower and, with less text read from a cold state, slightly better."""
     evaluation_symbols: int = Field(1_000_000, ge=2)
     """At most so many symbols of the validation part are scored during training; `unrolled eval` scores all of it."""
+
+    @model_validator(mode="after")
+    def _sparse_fits(self) -> StreamTrainSettings:
+        if self.sparse_gradients and (self.sampled_softmax is None or self.optimizer.name != "adamw"):
+            raise ValueError("`sparse_gradients` needs `sampled_softmax` and `optimizer.name=adamw`; set them, or leave it out")
+        return self
 
     @property
     def carrying(self) -> Carrying:
