@@ -235,3 +235,126 @@ class Forbid:
         if outside:
             raise ConfigurationError(f"forbidden ids must lie in 0..{vocabulary_size - 1} (the vocabulary), got {outside[0]}")
         return logits.index_fill(-1, torch.tensor(self.ids, dtype=torch.long, device=logits.device), NEVER)
+
+
+@dataclass(frozen=True)
+class NoRepeatNgram:
+    """No run of `size` tokens comes twice (Paulus, Xiong & Socher 2018, section 2.5, for trigrams): a token that would complete one is ruled out.
+
+    The whole history counts, the prompt or start symbol included.
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        """Refuse runs of nothing.
+
+        Raises:
+            ConfigurationError: below 1.
+        """
+        if self.size < 1:
+            raise ConfigurationError(f"`no_repeat_ngram` must be 1 or more, got {self.size}; leave it out to allow repetition")
+
+    def __call__(self, logits: Float[Tensor, "batch vocab"], history: Int[Tensor, "batch time"]) -> Float[Tensor, "batch vocab"]:
+        """Rule out what would repeat.
+
+        Args:
+            logits: natural-log weights.
+            history: every token so far.
+
+        Returns:
+            New logits.
+        """
+        context = self.size - 1
+        time = history.shape[1]
+        if time <= context:
+            return logits
+        # Windows of `context` tokens and the token that followed each; the last window is what is being continued.
+        following = history[:, context:]
+        if context == 0:
+            return logits.scatter(-1, following, NEVER)
+        windows = history.unfold(1, context, 1)
+        repeats = (windows[:, :-1] == windows[:, -1:]).all(-1)
+        return _rule_out(logits, following, repeats)
+
+
+@dataclass(frozen=True)
+class MinimumLength:
+    """The tokens `ids` (end symbols) do not come before `length` others have followed the prompt."""
+
+    length: int
+    ids: tuple[int, ...]
+    prompt_length: int = 1
+    """Columns of the history that are not counted: a start symbol is one."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no length.
+
+        Raises:
+            ConfigurationError: below 0.
+        """
+        if self.length < 0 or self.prompt_length < 0:
+            found = min(self.length, self.prompt_length)
+            raise ConfigurationError(f"a minimum length and the length of its prompt must be 0 or more, got {found}")
+
+    def __call__(self, logits: Float[Tensor, "batch vocab"], history: Int[Tensor, "batch time"]) -> Float[Tensor, "batch vocab"]:
+        """Rule the ids out while the text is too short.
+
+        Args:
+            logits: natural-log weights.
+            history: every token so far.
+
+        Returns:
+            New logits.
+        """
+        if history.shape[1] - self.prompt_length >= self.length:
+            return logits
+        return Forbid(self.ids)(logits, history)
+
+
+@dataclass(frozen=True)
+class ForbidPhrases:
+    """Runs of tokens that never come: the last token of a phrase is ruled out where the history ends with all before it."""
+
+    phrases: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a phrase of nothing.
+
+        Raises:
+            ConfigurationError: an empty phrase.
+        """
+        if () in self.phrases:
+            raise ConfigurationError("a forbidden phrase must have at least one token, got an empty one")
+
+    def __call__(self, logits: Float[Tensor, "batch vocab"], history: Int[Tensor, "batch time"]) -> Float[Tensor, "batch vocab"]:
+        """Rule out what would complete a phrase.
+
+        Args:
+            logits: natural-log weights.
+            history: every token so far.
+
+        Returns:
+            New logits.
+
+        Raises:
+            ConfigurationError: an id outside the vocabulary.
+        """
+        vocabulary_size = logits.shape[-1]
+        outside = [token for phrase in self.phrases for token in phrase if not 0 <= token < vocabulary_size]
+        if outside:
+            raise ConfigurationError(f"forbidden phrases must hold ids in 0..{vocabulary_size - 1} (the vocabulary), got {outside[0]}")
+        for length in sorted({len(phrase) for phrase in self.phrases}):
+            last = tuple(phrase[-1] for phrase in self.phrases if len(phrase) == length)
+            if length == 1:
+                logits = Forbid(last)(logits, history)
+            elif length <= history.shape[1] + 1:
+                before = torch.tensor([p[:-1] for p in self.phrases if len(p) == length], device=history.device)
+                completes = (history[:, None, 1 - length :] == before).all(-1)
+                logits = _rule_out(logits, torch.tensor(last, device=history.device).expand(len(history), -1), completes)
+        return logits
+
+
+def _rule_out(logits: Tensor, tokens: Tensor, where: Tensor) -> Tensor:
+    """`logits` with -inf at those of `tokens` `[batch, some]` where `where` holds; a token may stand there several times."""
+    return logits.scatter_reduce(-1, tokens, torch.where(where, NEVER, math.inf).to(logits.dtype), "amin")

@@ -76,7 +76,7 @@ def likeliest(logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
     """
     greatest, tokens = logits.max(-1)
     if not greatest.amin().item() > -torch.inf:
-        raise UserError(_why_nothing(logits))
+        raise UserError(why_nothing(logits))
     return tokens
 
 
@@ -102,11 +102,19 @@ def draw(logits: Float[Tensor, "batch vocab"], generator: torch.Generator) -> In
     # The first token whose cumulated probability is above the share: never one of probability 0. With a NaN there is none.
     tokens = torch.searchsorted(cumulated, shares.to(logits.device), right=True).squeeze(-1)
     if not (tokens if batch == 1 else tokens.max()).item() < vocabulary_size:
-        raise UserError(_why_nothing(logits))
+        raise UserError(why_nothing(logits))
     return tokens
 
 
-def _why_nothing(logits: Tensor) -> str:
+def why_nothing(logits: Float[Tensor, "batch vocab"]) -> str:
+    """The sentence for logits that no token can be chosen by.
+
+    Args:
+        logits: what was to be chosen by; at least one row cannot be.
+
+    Returns:
+        What must hold, what was found, what to try.
+    """
     broken = "; the training of this model may have diverged, try an earlier checkpoint"
     if logits.isnan().any():
         return "the logits of a next token must be numbers, got NaN" + broken

@@ -68,6 +68,55 @@ class Prefills(Protocol):
         """
 
 
+@runtime_checkable
+class Reorders(Protocol):
+    """What a stepper may offer besides: to let rows of one source change places, without copying what such rows share."""
+
+    def reorder(self, state: State, rows: Int[Tensor, " batch"]) -> State:
+        """The state with its rows re-ordered, where row `i` and row `rows[i]` always belong to the same source.
+
+        What depends on the source alone (a decoder's memory and its lengths) may stay where it is.
+
+        Args:
+            state: a state of this stepper.
+            rows: as many indices as there are rows, repeats allowed.
+
+        Returns:
+            The same as `select(state, rows)`.
+        """
+
+
+@runtime_checkable
+class Aligns(Protocol):
+    """What a stepper may offer besides: where its last step looked in the source."""
+
+    def alignment(self, state: State) -> Float[Tensor, "batch source"]:
+        """The attention weights of the step that gave this state, the mean over the heads.
+
+        Args:
+            state: as `step` returned it.
+
+        Returns:
+            One distribution over the positions of the source a row, exactly 0 at padding.
+        """
+
+
+def reorder(stepper: Stepper, state: State, rows: Int[Tensor, " batch"]) -> State:
+    """Let rows of one source change places: by the stepper's own way where it has one, else by `select`.
+
+    Args:
+        stepper: the model.
+        state: a state of it.
+        rows: as many indices as there are rows; row `i` and row `rows[i]` belong to the same source.
+
+    Returns:
+        The state of those rows.
+    """
+    if isinstance(stepper, Reorders):
+        return stepper.reorder(state, rows)
+    return stepper.select(state, rows)
+
+
 def feed(stepper: Stepper, tokens: Int[Tensor, "batch time"], state: State) -> tuple[Float[Tensor, "batch vocab"], State]:
     """Read a prompt: at once where the stepper can, else token by token.
 

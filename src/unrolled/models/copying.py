@@ -54,11 +54,12 @@ class Copying(nn.Module):
             Log-probabilities.
         """
         wanted = self.copy_ids[source]
-        copied = torch.where(wanted >= 0, weights, 0).float()
+        precise = torch.promote_types(logits.dtype, torch.float32)
+        copied = torch.where(wanted >= 0, weights, 0).to(precise)
         total = copied.sum(-1, keepdim=True)
-        gate = torch.sigmoid(self.gate(hidden).float())
+        gate = torch.sigmoid(self.gate(hidden).to(precise))
         gate = torch.where(total > SMALLEST, gate, 1.0)
-        mixed = torch.softmax(logits.float(), -1) * gate
+        mixed = torch.softmax(logits.to(precise), -1) * gate
         share = (1 - gate) * copied / total.clamp(min=SMALLEST)
         mixed = mixed.scatter_add(-1, wanted.clamp(min=0), share)
         return mixed.clamp(min=SMALLEST).log()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -48,12 +49,9 @@ def render(run: RunData) -> str:
     Returns:
         HTML.
     """
-    # Samples and file names come from anywhere: everything is escaped.
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     drawn = curves(run)
-    return environment.get_template("report.html.j2").render(
+    return fill(
+        "report.html.j2",
         title=str(run.facts.get("name") or run.folder.resolve().name),
         status=str(run.facts.get("status") or "unknown"),
         note=str(run.facts.get("note") or ""),
@@ -67,3 +65,20 @@ def render(run: RunData) -> str:
         stages=wording.stages(run.samples),
         tables=wording.tables(run),
     )
+
+
+def fill(template: str, **values: Any) -> str:
+    """One of the templates beside this file as a page.
+
+    Args:
+        template: its file name.
+        **values: what its names stand for.
+
+    Returns:
+        HTML.
+    """
+    # Samples, sentences and file names come from anywhere: everything is escaped.
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(**values)

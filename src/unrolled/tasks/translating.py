@@ -146,7 +146,8 @@ class Translator:
             Translations by sentence, best first.
         """
         encoded = [voice.codecs.source.encode_all(sentences) for voice in self.voices]
-        lengths = np.array([[len(ids) for ids in member] for member in encoded]).reshape(len(encoded), len(sentences))
+        counted = [[len(ids) for ids in member] for member in encoded]
+        lengths = np.array(counted, dtype=np.int64).reshape(len(encoded), len(sentences))
         found: list[list[Translation]] = [[empty()] for _ in sentences]
         real = np.flatnonzero(lengths.min(0) > 0) if len(sentences) else np.array([], dtype=np.int64)
         terms = read_terms(request.terminology)
