@@ -34,6 +34,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 Options = Annotated[bool, typer.Option("--options", help="List every option for --set with its default, and end.")]
 
 
+AFTER_LANGUAGE_MODEL = "unrolled sample {run} --prompt …   unrolled eval {run}"
+"""What a person does with a language model next."""
+
+
 class Given(NamedTuple):
     """What was said on the command line."""
 
@@ -81,8 +85,7 @@ def language_model(
     from unrolled.tasks.language_model_settings import LanguageModelRunSettings
 
     needs = "needs at least one text file; try `unrolled train lm FILE`"
-    following = "unrolled sample {run} --prompt …   unrolled eval {run}"
-    hands = Hands(LanguageModelRunSettings, train_language_model, resume_language_model, needs, following)
+    hands = Hands(LanguageModelRunSettings, train_language_model, resume_language_model, needs, AFTER_LANGUAGE_MODEL)
     run_verb("lm", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options))
 
 

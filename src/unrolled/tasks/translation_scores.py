@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unrolled.core.errors import DataError
 
@@ -99,7 +99,7 @@ def score_texts(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> 
 
     most = max(len(those) for those in references)
     # sacreBLEU takes one list for each place among the references; a source with fewer has none there.
-    columns = [[those[place] if place < len(those) else None for those in references] for place in range(most)]
+    columns: list[Any] = [[those[place] if place < len(those) else None for those in references] for place in range(most)]
     bleu, chrf = BLEU(), CHRF()
     right = sum(output in those for output, those in zip(outputs, references, strict=True))
     edits = symbols = 0
