@@ -97,6 +97,17 @@ def test_unknown_words_can_be_replaced_from_the_source(trained: TranslationRun) 
     assert "zu" in trained.translate("zu", replace_unknowns=True, beam=1) or "<unk>" not in trained.translate("zu", beam=1)
 
 
+def test_words_are_aligned_with_their_source(trained: TranslationRun, files: tuple[Path, Path], tmp_path: Path) -> None:
+    links = trained.translations(["ba du ki"], alignments=True)[0][0].words
+    assert links is not None and [target for _, target in links] == [0, 1, 2] and all(0 <= source < 3 for source, _ in links)
+    assert trained.translations(["ba du ki"])[0][0].words is None
+    kinds = {"encoder": {"kind": "transformer"}, "decoder": {"kind": "transformer"}}
+    other = train_translation(files, out=tmp_path / "t", differences=merge(TINY, {"model": kinds, "train": {"steps": 5}}))
+    found = other.translations(["ba du ki"], alignments=True, max_ratio=1.0, max_extra=1)[0][0]
+    assert found.alignment is not None and len(found.alignment) == len(found.symbols)
+    assert sum(found.alignment[0]) == pytest.approx(1, abs=1e-5)
+
+
 def test_constraints(trained: TranslationRun) -> None:
     assert "ME" in trained.translate("ba du", require=("ME",)).split()
     assert "BA" not in trained.translate("ba du", forbid=("BA",)).split()
@@ -268,7 +279,7 @@ def test_coverage_loss_counts_what_is_attended_to_again() -> None:
     total, expected = torch.zeros(3, 3, dtype=torch.float64), 0.0
     for t in range(3):
         again = torch.minimum(weights[:, t], total).sum(-1)
-        expected += float(again[taught.mask[:, t]].sum())
+        expected += again[taught.mask[:, t]].sum().item()
         total = total + weights[:, t]
     assert (with_loss - plain).item() == pytest.approx(2.0 * expected / 6, rel=1e-5)
 

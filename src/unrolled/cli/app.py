@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from unrolled.cli import demo, evaluate, look, predict, runs, sample, train
+from unrolled.cli import average, demo, evaluate, look, predict, runs, sample, train
 from unrolled.cli.output import speaks
 from unrolled.core.errors import UserError
 
@@ -28,6 +28,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("sample")(sample.sample)
 app.command("look")(look.look)
+app.command("average")(average.average)
 app.command("runs")(runs.runs)
 app.command("show")(runs.show)
 app.command("demo")(demo.demo)

@@ -19,6 +19,9 @@ def predict(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="One option of decoding, such as alpha=0.6; --options lists them."),
     ] = None,
+    alignments: Annotated[
+        bool, typer.Option("--alignments", help="Add a column of links source-output between words, counted from 0: 0-0 1-2.")
+    ] = False,
     ensemble: Annotated[list[Path] | None, typer.Option("--ensemble", metavar="RUN", help="A further run to decode together with.")] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, with symbols, scores and alignment.")] = False,
@@ -39,7 +42,7 @@ def predict(
     if not isinstance(opened, TranslationRun):
         task = opened.folder.fact("task")
         raise ConfigurationError(f"`unrolled predict` needs a run that gives an output for each line, and `{run}` is of the task `{task}`")
-    wishes: dict[str, Any] = {"n_best": n_best, "beam": beam, **combine([], set_ or [])}
+    wishes: dict[str, Any] = {"n_best": n_best, "beam": beam, "alignments": alignments or None, **combine([], set_ or [])}
     wishes = {name: value for name, value in wishes.items() if value is not None}
     if n_best is not None and beam is None and "beam" not in wishes:
         wishes["beam"] = max(n_best, 5)
@@ -47,11 +50,11 @@ def predict(
     for number, found in enumerate(opened.stream(_lines(), request, ensemble or []), 1):
         if json:
             _print_json(number, found)
-        elif request.n_best == 1:
-            print(found[0].text)
         else:
             for one in found:
-                print(f"{number}\t{one.score:.4f}\t{one.text}")
+                columns = [] if request.n_best == 1 else [str(number), f"{one.score:.4f}"]
+                links = [" ".join(f"{a}-{b}" for a, b in one.words or [])] if request.alignments else []
+                print("\t".join([*columns, one.text, *links]))
         sys.stdout.flush()
 
 

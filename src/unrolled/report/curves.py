@@ -27,7 +27,7 @@ def curves(run: RunData) -> dict[str, list[Point]]:
         "train": points(run.train, ("loss",)),
         "valid": points(run.valid, ("loss", "perplexity", "bits_per_character")),
     }
-    return found | {name: points(run.train, (name,)) for name in SMALL_CURVES}
+    return found | {"bleu": points(run.valid, ("bleu",))} | {name: points(run.train, (name,)) for name in SMALL_CURVES}
 
 
 def points(lines: Sequence[Record], values: Sequence[str]) -> list[Point]:

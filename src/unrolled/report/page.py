@@ -15,6 +15,7 @@ from unrolled.report.reading import RunData, read_run
 
 TEMPLATES = Path(__file__).parent / "templates"
 SMALL_CHARTS = (
+    ("bleu", "BLEU of validation sentences, greedy"),
     ("learning_rate", "learning rate"),
     ("gradient_norm", "gradient norm, before clipping"),
     ("tokens_per_second", "tokens a second"),
@@ -61,6 +62,7 @@ def render(run: RunData) -> str:
         figures=wording.figures(run),
         curves=drawn,
         small_charts=[(name, title) for name, title in SMALL_CHARTS if drawn[name]],
+        measures=wording.measures(run),
         evaluations=wording.evaluations(run),
         stages=wording.stages(run.samples),
         tables=wording.tables(run),

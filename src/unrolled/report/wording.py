@@ -13,6 +13,16 @@ SHOWN_SAMPLES = 5
 """Stages shown at first sight; all others are folded away."""
 
 
+MEASURES = (
+    ("loss", "loss", 4),
+    ("perplexity", "perplexity", 3),
+    ("bits_per_character", "bits/char.", 4),
+    ("token_accuracy", "token accuracy %", 1),
+    ("bleu", "BLEU", 1),
+)
+"""What an evaluation may have measured: its key, what it is called, and its decimals."""
+
+
 class Figure(NamedTuple):
     """A number at the head of the page."""
 
@@ -129,6 +139,8 @@ def figures(run: RunData) -> list[Figure]:
         ),
         Figure("perplexity", decimal(number(lowest, "perplexity"), 2), "per token"),
         Figure("bits per character", decimal(number(lowest, "bits_per_character")), "validation text"),
+        Figure("BLEU", decimal(number(lowest, "bleu"), 1), "validation sentences, greedy"),
+        Figure("token accuracy", decimal(number(lowest, "token_accuracy"), 1), "%, given the true symbols before"),
         Figure("tokens seen", count(tokens), f"in {count(number(last, 'step'))} steps"),
         Figure("training time", duration(seconds), "evaluation left out"),
         Figure("speed", count(speed(run)), "tokens a second"),
@@ -185,7 +197,21 @@ def summary(run: RunData) -> str:
         told.append(f"perplexity {decimal(number(lowest, 'perplexity'), 2)}")
     if number(lowest, "bits_per_character") is not None:
         told.append(f"{decimal(number(lowest, 'bits_per_character'))} bits per character")
+    if number(lowest, "bleu") is not None:
+        told.append(f"BLEU {decimal(number(lowest, 'bleu'), 1)}")
     return f"{', '.join(told)}, after {seen}."
+
+
+def measures(run: RunData) -> list[str]:
+    """The heads of the columns of `evaluations`.
+
+    Args:
+        run: what was read.
+
+    Returns:
+        What was measured at all.
+    """
+    return ["step", "time", "tokens", *(name for key, name, _ in MEASURES if _measured(run, key))]
 
 
 def evaluations(run: RunData) -> list[tuple[str, ...]]:
@@ -195,19 +221,22 @@ def evaluations(run: RunData) -> list[tuple[str, ...]]:
         run: what was read.
 
     Returns:
-        Step, time, tokens, loss, perplexity, bits per character.
+        Step, time, tokens, and what was measured.
     """
+    kept = [(key, digits) for key, _, digits in MEASURES if _measured(run, key)]
     return [
         (
             count(number(line, "step")),
             duration(number(line, "seconds")),
             count(number(line, "tokens")),
-            decimal(number(line, "loss"), 4),
-            decimal(number(line, "perplexity"), 3),
-            decimal(number(line, "bits_per_character"), 4),
+            *(decimal(number(line, key), digits) for key, digits in kept),
         )
         for line in run.valid
     ]
+
+
+def _measured(run: RunData, key: str) -> bool:
+    return any(number(line, key) is not None for line in run.valid)
 
 
 def stages(samples: list[Record]) -> list[Stage]:

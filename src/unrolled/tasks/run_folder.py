@@ -36,6 +36,7 @@ class RunFolder:
         self.side_tokenizers = path / "source.tokenizer.json", path / "target.tokenizer.json"
         self.weights = path / "weights.safetensors"
         self.checkpoint = path / "checkpoint.safetensors"
+        self.kept = path / "kept"
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples.jsonl"
         self.report = path / "report.html"

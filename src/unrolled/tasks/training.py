@@ -154,6 +154,7 @@ def train_run(
             display=display,
             tensorboard=settings.train.tensorboard,
             first_step=trainer.counters.step,
+            keep=settings.train.keep,
         )
         if resume:
             recorder.rewind(saved)

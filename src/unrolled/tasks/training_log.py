@@ -113,6 +113,7 @@ class Recorder(Observer):
         display: Display | None = None,
         tensorboard: bool = False,
         first_step: int = 0,
+        keep: int = 0,
     ) -> None:
         """Record a training.
 
@@ -124,10 +125,11 @@ class Recorder(Observer):
             display: shows what happens.
             tensorboard: also write TensorBoard files.
             first_step: updates before this training went on; what TensorBoard has of later ones is void.
+            keep: evaluations whose weights stay besides the best ones.
         """
         self.folder, self.group, self._evaluate, self._sample = folder, group, evaluate, sample
         self.display: Display = display or Silence()
-        self.stop = False
+        self.stop, self.keep = False, keep
         self.board = open_tensorboard(folder.tensorboard, first_step) if tensorboard and group.leads else None
 
     def evaluate(self, module: nn.Module) -> Record | None:
@@ -163,6 +165,8 @@ class Recorder(Observer):
             return
         if best:
             write_weights(self.folder.weights, module, record)
+        if self.keep:
+            self._keep(module, record)
         self.log(record)
         self.display.evaluated(record)
         sample = self._sample(module, record)
@@ -206,6 +210,15 @@ class Recorder(Observer):
             True once it was.
         """
         return self.stop
+
+    def _keep(self, module: nn.Module, record: Record) -> None:
+        """Write the weights of this evaluation and remove those that are too old by now, or of a training that was cut back."""
+        self.folder.kept.mkdir(exist_ok=True)
+        write_weights(self.folder.kept / f"{record['step']:09}.safetensors", module, record)
+        steps = {int(path.stem): path for path in self.folder.kept.glob("*.safetensors")}
+        past = sorted(step for step in steps if step <= record["step"])
+        for step in steps.keys() - set(past[-self.keep :]):
+            steps[step].unlink()
 
     def _to_board(self, record: Record) -> None:
         if self.board is None:

@@ -25,6 +25,8 @@ from unrolled.decode.sampling import SamplingOptions, sample
 from unrolled.decode.stepper import Aligns, Stepper
 from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.models.stepper import stepper_of
+from unrolled.models.transformer_parts import TransformerDecoder
+from unrolled.tasks.alignment import Link, word_alignment, words_of_source, words_of_target
 from unrolled.tasks.translation_data import Codecs
 
 LINES_AT_ONCE = 1024
@@ -72,6 +74,8 @@ class TranslationRequest(Settings):
     """Phrases that no translation may contain."""
     terminology: Path | None = None
     """A TSV file of terms: where a sentence has the first column, its translation must have the second."""
+    alignments: bool = False
+    """Say which word came from which, by attention (a Transformer's is that of its last layer)."""
     replace_unknowns: bool = False
     """Put the source word that was attended to most in the place of an unknown symbol."""
     batch_tokens: int = Field(4096, ge=1)
@@ -102,6 +106,8 @@ class Translation(NamedTuple):
     """Attention, a row a symbol; `None` where the decoder does not attend step by step."""
     met: bool
     """Whether all required phrases are in it."""
+    words: list[Link] | None
+    """Each word of the translation with the source word it looked at most, as (source, translation), where there is an alignment."""
 
 
 class Voice(NamedTuple):
@@ -275,7 +281,7 @@ class Translator:
         columns = list(drawn)
         tokens = torch.stack(columns, 1).tolist() if columns else [[] for _ in range(batch * n)]
         texts = [self.target.decode(row[: row.index(end)] if end in row else row) for row in tokens]
-        made = [Translation(text, float("nan"), float("nan"), [], [], None, True) for text in texts]
+        made = [Translation(text, float("nan"), float("nan"), [], [], None, True, None) for text in texts]
         return [made[i * n : (i + 1) * n] for i in range(batch)]
 
     def render(self, hypothesis: Hypothesis, sentence: str, request: TranslationRequest) -> Translation:
@@ -289,7 +295,7 @@ class Translator:
         Returns:
             The translation.
         """
-        alignment = hypothesis.alignment
+        alignment = self.alignment_of(hypothesis, sentence, request)
         ids = [*hypothesis.tokens, *([self.target.end] if hypothesis.ended else [])]
         text = self.target.decode(hypothesis.tokens)
         if request.replace_unknowns and self.target.unknown in hypothesis.tokens:
@@ -302,11 +308,43 @@ class Translator:
             hypothesis.token_log_probabilities,
             None if alignment is None else alignment.tolist(),
             hypothesis.met,
+            None if alignment is None or not request.alignments else self._link(hypothesis.tokens, sentence, alignment),
         )
+
+    def alignment_of(self, hypothesis: Hypothesis, sentence: str, request: TranslationRequest) -> Tensor | None:
+        """What each symbol attended to: as the search saw it, or read again for a Transformer, where it was asked for.
+
+        Args:
+            hypothesis: of beam search.
+            sentence: what it translates.
+            request: whether alignments are wanted.
+
+        Returns:
+            Weights `[length, source]`, the mean over heads; `None` where there are none or nobody asked.
+
+        Raises:
+            ConfigurationError: asked for of models that have none.
+        """
+        if hypothesis.alignment is not None or not (request.alignments or request.replace_unknowns):
+            return hypothesis.alignment
+        model, codecs = self.voices[0]
+        if len(self.voices) > 1 or not isinstance(model.decoder, TransformerDecoder) or model.encoder is None:
+            raise ConfigurationError("alignments need a single model whose decoder attends to its source; leave them out")
+        ids = [*hypothesis.tokens, *([self.target.end] if hypothesis.ended else [])]
+        with torch.inference_mode():
+            translating = model.encode(padded_ids([codecs.source.encode(sentence)]))
+            read = torch.tensor([[self.target.start, *ids[:-1]]], device=self.device)
+            layers = model.decoder.weights(model.target_embedding(read), translating.state, translating.fixed)
+        weights: Tensor = layers[max(layers, key=int)].memory[0].mean(0)
+        return weights
+
+    def _link(self, tokens: Sequence[int], sentence: str, alignment: Tensor) -> list[Link]:
+        source = words_of_source(self.voices[0].codecs.source, sentence)
+        return word_alignment(alignment.tolist(), source, words_of_target(self.target, tokens))
 
     def _replace(self, tokens: Sequence[int], sentence: str, alignment: Tensor | None) -> str:
         if alignment is None:
-            raise ConfigurationError("`replace_unknowns` needs a decoder that attends step by step, and this one does not; leave it out")
+            raise ConfigurationError("`replace_unknowns` needs a decoder that attends to its source, and this one does not; leave it out")
         spans = self.voices[0].codecs.source.spans(sentence)
         pieces = self.target.pieces(tokens)
         for i, token in enumerate(tokens):
@@ -322,7 +360,7 @@ def empty() -> Translation:
     Returns:
         Nothing, with certainty.
     """
-    return Translation("", 0.0, 0.0, [], [], None, True)
+    return Translation("", 0.0, 0.0, [], [], None, True, None)
 
 
 def read_terms(path: Path | None) -> list[tuple[str, str]]:

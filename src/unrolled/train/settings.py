@@ -78,6 +78,8 @@ class TrainSettings(Settings):
     """Seconds between checkpoints, besides one at every evaluation."""
     log_every: int = Field(10, ge=1)
     """Updates between two lines of the metrics file."""
+    keep: int = Field(0, ge=0)
+    """Keep the weights of the last so many evaluations besides the best ones, for `unrolled average`."""
     average: float | None = Field(None, gt=0, lt=1)
     """Keep an exponential moving average of the weights with this decay and evaluate that."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
