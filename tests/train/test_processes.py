@@ -28,9 +28,9 @@ OPTIONS = {
 }
 
 
-def start(folder: Path, processes: int, *more: str) -> subprocess.CompletedProcess[str]:
+def start(folder: Path, processes: int, *more: str, task: str = "lm") -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    command = [sys.executable, *launcher, "-m", "unrolled", "train", "lm", *more]
+    command = [sys.executable, *launcher, "-m", "unrolled", "train", task, *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
@@ -52,6 +52,37 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         assert a["loss"] == pytest.approx(b["loss"], rel=2e-5)
         if a["kind"] == "train":
             assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=2e-4)
+
+
+PAIR_OPTIONS = {
+    "data.tokens": "words",
+    "model.hidden_size": 8,
+    "model.hidden_dropout": 0.3,
+    "model.decoder.layers": 2,
+    "train.batch_tokens": 24,
+    "train.steps": 8,
+    "train.evaluations": 2,
+    "train.evaluation_decodes": 3,
+    "train.log_every": 1,
+    "train.precision": "fp32",
+}
+
+
+@pytest.mark.timeout(600)
+def test_two_processes_share_batches_of_pairs(tmp_path: Path) -> None:
+    """Batches have any number of rows, also a single one, which one of the processes then has not."""
+    words = ["ein", "Hund", "rennt", "im", "Schnee"]
+    lines = [" ".join(words[: 1 + i % 5] * (5 if i % 9 == 0 else 1)) for i in range(40)]
+    (tmp_path / "pairs.tsv").write_text("".join(f"{line}\t{line.upper()}\n" for line in lines))
+    found = []
+    for processes in (1, 2):
+        options = [f"--set={key}={value}" for key, value in PAIR_OPTIONS.items()]
+        done = start(tmp_path, processes, "pairs.tsv", "--out", f"r{processes}", "--json", *options, task="translation")
+        assert done.returncode == 0, done.stderr
+        found.append([json.loads(line) for line in (tmp_path / f"r{processes}" / "metrics.jsonl").read_text().splitlines()])
+    for a, b in zip(*found, strict=True):
+        assert a["tokens"] == b["tokens"] and a["epoch"] == b["epoch"]
+        assert a["loss"] == pytest.approx(b["loss"], rel=2e-5)
 
 
 @pytest.mark.timeout(600)

@@ -140,7 +140,8 @@ class TranslationObjective(nn.Module):
         if self.label_smoothing and self.training:
             spread = -log_probabilities.mean(-1).sum() / count
             objective = (1 - self.label_smoothing) * objective + self.label_smoothing * spread
-        return Loss(objective + self._coverage_loss(decoded, teacher.mask), nats, None)
+        # A stand-in takes part in the exchange of gradients, and in nothing else; its objective is weighted by its count.
+        return Loss(objective + self._coverage_loss(decoded, teacher.mask), nats * window.counts, None)
 
     def _own_symbols(self, teacher: Teacher, translating: Translating, noise: Noise) -> Int[Tensor, "batch time"]:
         """Inputs of which some are the model's own: drawn from what it predicts after the true symbols before."""
