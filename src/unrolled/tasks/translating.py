@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -73,13 +74,13 @@ class TranslationRequest(Settings):
     forbid: tuple[str, ...] = ()
     """Phrases that no translation may contain."""
     terminology: Path | None = None
-    """A TSV file of terms: where a sentence has the first column, its translation must have the second."""
+    """A TSV file of terms: where a sentence has the first column as whole words, its translation must have the second."""
     alignments: bool = False
     """Say which word came from which, by attention (a Transformer's is that of its last layer)."""
     replace_unknowns: bool = False
     """Put the source word that was attended to most in the place of an unknown symbol."""
     batch_tokens: int = Field(4096, ge=1)
-    """Symbols of a batch, times `beam`."""
+    """Source symbols of a batch, padding included; `beam` times as many rows are decoded side by side."""
 
     @model_validator(mode="after")
     def _fits(self) -> TranslationRequest:
@@ -166,12 +167,13 @@ class Translator:
                 found[place] = translations
         return found
 
-    def stream(self, lines: Iterable[str], request: TranslationRequest) -> Iterator[list[Translation]]:
+    def stream(self, lines: Iterable[str], request: TranslationRequest, at_once: int = LINES_AT_ONCE) -> Iterator[list[Translation]]:
         """Translate as many lines as come, some at a time.
 
         Args:
             lines: sentences, with or without their line breaks.
             request: how.
+            at_once: lines that are read before the first is put out; more go faster, 1 answers every line.
 
         Yields:
             The translations of each line, in order.
@@ -179,7 +181,7 @@ class Translator:
         held: list[str] = []
         for line in lines:
             held.append(line.rstrip("\r\n"))
-            if len(held) == LINES_AT_ONCE:
+            if len(held) == at_once:
                 yield from self.translate(held, request)
                 held = []
         yield from self.translate(held, request)
@@ -266,7 +268,7 @@ class Translator:
         return [[self.render(one, sentence, request) for one in hypotheses] or [empty()] for sentence, hypotheses in rows]
 
     def _required(self, sentence: str, request: TranslationRequest, terms: Sequence[tuple[str, str]]) -> list[list[int]]:
-        phrases = [*request.require, *(target for source, target in terms if source in sentence)]
+        phrases = [*request.require, *(target for source, target in terms if _has(sentence, source))]
         return [list(self.forms(phrase)[-1]) for phrase in phrases]
 
     def _sample(self, state: State, batch: int, length: int, request: TranslationRequest) -> list[list[Translation]]:
@@ -352,6 +354,10 @@ class Translator:
                 begin, end = spans[int(alignment[i, : len(spans)].argmax())]
                 pieces[i] = sentence[begin:end].strip()
         return (" " if self.target.tokenizer.kind == "words" else "").join(pieces)
+
+
+def _has(sentence: str, term: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(term)}(?!\w)", sentence) is not None
 
 
 def empty() -> Translation:

@@ -15,7 +15,7 @@ from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder
 from unrolled.tasks.training import as_paths, summary_of, train_new, train_on
 from unrolled.tasks.training_log import Display
-from unrolled.tasks.translating import Translation, TranslationRequest, Translator, Voice
+from unrolled.tasks.translating import LINES_AT_ONCE, Translation, TranslationRequest, Translator, Voice
 from unrolled.tasks.translation_data import Codecs, PairParts, load_codecs, open_pairs
 from unrolled.tasks.translation_scores import TranslationScores
 from unrolled.tasks.translation_settings import TranslationRunSettings
@@ -74,18 +74,21 @@ class TranslationRun:
         """
         return self.translator(ensemble).translate(sentences, request or resolve(TranslationRequest, wishes))
 
-    def stream(self, lines: Iterable[str], request: TranslationRequest, ensemble: Sequence[Path | str] = ()) -> Iterator[list[Translation]]:
+    def stream(
+        self, lines: Iterable[str], request: TranslationRequest, *, ensemble: Sequence[Path | str] = (), at_once: int = LINES_AT_ONCE
+    ) -> Iterator[list[Translation]]:
         """Translate as many lines as come.
 
         Args:
             lines: sentences.
             request: how.
             ensemble: folders of further runs to translate together with.
+            at_once: lines that are read before the first is put out.
 
         Yields:
             The translations of each line.
         """
-        yield from self.translator(ensemble).stream(lines, request)
+        yield from self.translator(ensemble).stream(lines, request, at_once)
 
     def evaluate(
         self,
