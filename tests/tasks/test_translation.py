@@ -162,6 +162,15 @@ def test_resuming_ends_where_an_uninterrupted_run_does(files: tuple[Path, Path],
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_scoring_agrees_with_the_search(trained: TranslationRun, tmp_path: Path) -> None:
+    lines = ["ba du ki", "lo", "me no"]
+    found = [one[0] for one in trained.translations(lines, beam=3)]
+    assert trained.score(lines, [one.text for one in found]) == pytest.approx([one.log_probability for one in found], abs=1e-4)
+    trained.evaluate(beam=2, lines=tmp_path / "lines.jsonl")
+    written = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+    assert len(written) == len(trained.parts().valid) and written[0]["output"] == trained.translate(written[0]["source"], beam=2)
+
+
 @pytest.mark.parametrize("tokens", ["characters", "bpe", "unigram"])
 def test_every_kind_of_symbol(files: tuple[Path, Path], tmp_path: Path, tokens: str) -> None:
     data = {"tokens": tokens} | ({} if tokens == "characters" else {"vocabulary_size": 300})

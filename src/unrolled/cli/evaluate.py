@@ -28,6 +28,10 @@ def evaluate(
     ensemble: Annotated[
         list[Path] | None, typer.Option("--ensemble", metavar="RUN", help="Translation: a further run to decode together with.")
     ] = None,
+    lines: Annotated[
+        Path | None,
+        typer.Option("--lines", metavar="FILE", help="Translation: write one JSON object a pair, with log-probabilities and outputs."),
+    ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -35,7 +39,14 @@ def evaluate(
     from unrolled.core.settings import combine
     from unrolled.tasks.loading import load, refuse_foreign_options
 
-    wishes: dict[str, Any] = {"split": split, "streams": streams, "beam": beam, "ensemble": ensemble, **combine([], set_ or [])}
+    wishes: dict[str, Any] = {
+        "split": split,
+        "streams": streams,
+        "beam": beam,
+        "ensemble": ensemble,
+        "lines": lines,
+        **combine([], set_ or []),
+    }
     wishes = {name: value for name, value in wishes.items() if value is not None}
     opened = load(run, trust=trust)
     refuse_foreign_options(opened, wishes)

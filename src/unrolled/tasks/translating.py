@@ -21,7 +21,7 @@ from unrolled.data.sentences import SentenceCodec
 from unrolled.decode.beam import BeamOptions, beam_search
 from unrolled.decode.ensemble import Ensemble
 from unrolled.decode.hypotheses import Hypothesis
-from unrolled.decode.processors import Forbid, ForbidPhrases, Processor
+from unrolled.decode.processors import ForbidPhrases, Processor
 from unrolled.decode.sampling import SamplingOptions, sample
 from unrolled.decode.stepper import Aligns, Stepper
 from unrolled.models.encoder_decoder import EncoderDecoder
@@ -223,9 +223,8 @@ class Translator:
         Returns:
             Processors of the logits.
         """
-        found: list[Processor] = [Forbid((self.target.start,))]
         forbidden = tuple(form for phrase in request.forbid for form in self.forms(phrase))
-        return [*found, ForbidPhrases(forbidden)] if forbidden else found
+        return [ForbidPhrases(forbidden)] if forbidden else []
 
     def forms(self, phrase: str) -> list[tuple[int, ...]]:
         """The ids of a phrase at the beginning of a sentence and inside one, where a space comes before it.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unrolled.core.errors import ConfigurationError
+from unrolled.core.files import write_text
 from unrolled.core.settings import resolve
-from unrolled.data.batches import build_pair_corpus
+from unrolled.data.batches import build_pair_corpus, evaluation_batches
 from unrolled.data.pairs import Pairs, read_pairs
 from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.tasks.recorded_data import recorded_files
@@ -17,6 +19,7 @@ from unrolled.tasks.training import as_paths, summary_of, train_new, train_on
 from unrolled.tasks.training_log import Display
 from unrolled.tasks.translating import LINES_AT_ONCE, Translation, TranslationRequest, Translator, Voice
 from unrolled.tasks.translation_data import Codecs, PairParts, load_codecs, open_pairs
+from unrolled.tasks.translation_objective import nats_by_row
 from unrolled.tasks.translation_scores import TranslationScores
 from unrolled.tasks.translation_settings import TranslationRunSettings
 from unrolled.tasks.translation_training import TRANSLATION, build_model, create_run, files_of, objective_of, score_corpus, translated
@@ -28,7 +31,7 @@ from unrolled.train.precision import Machine
 class TranslationRun:
     """A trained encoder–decoder with its vocabularies and its run folder."""
 
-    evaluation_options = frozenset({"split", "ensemble", *TranslationRequest.model_fields})
+    evaluation_options = frozenset({"split", "ensemble", "lines", *TranslationRequest.model_fields})
     """What `evaluate` takes besides files."""
 
     def __init__(self, folder: RunFolder, settings: TranslationRunSettings, codecs: Codecs, model: EncoderDecoder) -> None:
@@ -90,12 +93,30 @@ class TranslationRun:
         """
         yield from self.translator(ensemble).stream(lines, request, at_once)
 
+    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
+        """The log-probability of given translations, without any search.
+
+        Args:
+            sources: one line of text each, none of them empty.
+            targets: what each is translated by.
+
+        Returns:
+            Nats, `Σ log P` of the target's symbols and its end, a number a pair.
+        """
+        pairs = Pairs(list(sources), list(targets), ("sources", "targets"), range(1, len(sources) + 1))
+        corpus = build_pair_corpus(pairs, *self.codecs)
+        objective = objective_of(self.settings, self.model, self.codecs).eval()
+        sorted_rows = evaluation_batches(corpus.lengths, self.settings.train.evaluation_tokens)
+        found = [-value for rows in sorted_rows.batches for value in nats_by_row(objective, corpus.collate(rows)).tolist()]
+        return [found[i] for i in sorted_rows.restore]
+
     def evaluate(
         self,
         files: Sequence[Path | str] | Path | str | None = None,
         *,
         split: str = "valid",
         ensemble: Sequence[Path | str] = (),
+        lines: Path | str | None = None,
         **wishes: Any,
     ) -> TranslationScores:
         """Score the model on pairs: under teacher forcing, and what it translates.
@@ -104,6 +125,7 @@ class TranslationRun:
             files: pairs in one of the forms that training takes; a part of the run's own when `None`.
             split: `valid` or `train`.
             ensemble: folders of further runs to translate together with.
+            lines: a file for one JSON object a source: references with their log-probabilities, and what was translated.
             wishes: fields of `TranslationRequest`, such as `beam=5`.
 
         Returns:
@@ -119,8 +141,24 @@ class TranslationRun:
         pairs: Pairs = read_pairs(as_paths(files), keys=(data.source_key, data.target_key)) if files else getattr(self.parts(), split)
         objective = objective_of(self.settings, self.model, self.codecs).eval()
         taught = score_corpus(objective, build_pair_corpus(pairs, *self.codecs), self.settings.train.evaluation_tokens)
-        found = translated(self.translator(ensemble), pairs, request)
+        found, outputs = translated(self.translator(ensemble), pairs, request)
+        if lines is not None:
+            self._write_lines(Path(lines), pairs, outputs)
         return found._replace(loss=taught.loss, perplexity=taught.perplexity, token_accuracy=taught.token_accuracy, symbols=taught.symbols)
+
+    def _write_lines(self, path: Path, pairs: Pairs, outputs: Mapping[str, Translation]) -> None:
+        known = self.score(pairs.sources, pairs.targets)
+        written = [
+            {
+                "source": source,
+                "target": target,
+                "log_probability": value,
+                "output": outputs[source].text,
+                "output_score": outputs[source].score,
+            }
+            for source, target, value in zip(pairs.sources, pairs.targets, known, strict=True)
+        ]
+        write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in written))
 
     def parts(self) -> PairParts:
         """The run's own pairs.

@@ -200,6 +200,26 @@ def to_device(batch: PairBatch, device: torch.device) -> PairBatch:
     return PairBatch(*(Padded(side.data.to(device), side.lengths.to(device)) for side in batch))
 
 
+@torch.no_grad()
+def nats_by_row(objective: TranslationObjective, batch: PairBatch) -> Float[Tensor, " batch"]:
+    """How unexpected each target is after its source: `-Σ log P` of its symbols and its end.
+
+    Args:
+        objective: in evaluation mode.
+        batch: pairs.
+
+    Returns:
+        Nats, a number a pair.
+    """
+    model = objective.model
+    source, target = to_device(batch, model.device)
+    teacher = teach(target, objective.start, objective.end)
+    translating = model.encode(source)
+    logits = predict_where(model, model.read(translating, teacher.inputs), translating, teacher.mask).float()
+    losses = cross_entropy(logits, teacher.wanted[teacher.mask], reduction="none")
+    return losses.new_zeros(teacher.mask.shape).masked_scatter(teacher.mask, losses).sum(1)
+
+
 class Sums(NamedTuple):
     """What a set of pairs adds up to."""
 

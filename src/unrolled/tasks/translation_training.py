@@ -15,7 +15,7 @@ from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder, new_run
 from unrolled.tasks.training import Kind, Prepared, facts_of, seeded
 from unrolled.tasks.training_log import Display, open_tensorboard
-from unrolled.tasks.translating import TranslationRequest, Translator, Voice
+from unrolled.tasks.translating import Translation, TranslationRequest, Translator, Voice
 from unrolled.tasks.translation_data import Codecs, PairWindows, build_corpora, describe, load_codecs, make_codecs, open_pairs, save_codecs
 from unrolled.tasks.translation_objective import TranslationObjective, score_pairs
 from unrolled.tasks.translation_scores import TranslationScores, group_references, score_texts
@@ -150,7 +150,7 @@ def prepare(folder: RunFolder, settings: TranslationRunSettings, group: Group, t
         # Only the leader's figures are written; the others need not translate.
         if len(decoded) and group.leads:
             translator = Translator([Voice(module.model, codecs)])
-            found = found._replace(bleu=translated(translator, decoded, GREEDY).bleu)
+            found = found._replace(bleu=translated(translator, decoded, GREEDY)[0].bleu)
         return {key: value for key, value in found._asdict().items() if value is not None}
 
     def sample(module: Any, record: Record) -> Record | None:
@@ -200,7 +200,7 @@ def score_corpus(objective: TranslationObjective, corpus: PairCorpus, batch_toke
     return TranslationScores(loss, math.exp(min(loss, 700.0)), 100 * sums.right / sums.symbols, symbols, len(corpus))
 
 
-def translated(translator: Translator, pairs: Pairs, request: TranslationRequest) -> TranslationScores:
+def translated(translator: Translator, pairs: Pairs, request: TranslationRequest) -> tuple[TranslationScores, dict[str, Translation]]:
     """Translate the sources of pairs and compare with their targets.
 
     Args:
@@ -209,13 +209,13 @@ def translated(translator: Translator, pairs: Pairs, request: TranslationRequest
         request: how they are translated.
 
     Returns:
-        The figures of translations; loss and accuracy are not measured here.
+        The figures of translations (loss and accuracy are not measured here), and the best translation of each source.
     """
     grouped = group_references(pairs.sources, pairs.targets)
-    outputs = [best[0].text for best in translator.translate(grouped.sources, request)]
-    texts = score_texts(outputs, grouped.references)
+    best = [found[0] for found in translator.translate(grouped.sources, request)]
+    texts = score_texts([one.text for one in best], grouped.references)
     counted = TranslationScores(math.nan, math.nan, math.nan, 0, len(grouped.sources))
-    return counted._replace(**texts._asdict())
+    return counted._replace(**texts._asdict()), dict(zip(grouped.sources, best, strict=True))
 
 
 def files_of(train: Sequence[Path], valid: Sequence[Path]) -> DataFiles:
