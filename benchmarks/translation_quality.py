@@ -61,7 +61,7 @@ EDGES = (1, 9, 11, 13, 16, 20, 100)
 
 def read(path: Path) -> list[str]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
-        return file.read().splitlines()
+        return file.read().removesuffix("\n").split("\n")
 
 
 def multi30k(folder: Path, work: Path) -> dict[str, dict[str, list[str]]]:
@@ -136,7 +136,7 @@ def by_length(run: Path, files: dict[str, list[str]]) -> list[dict[str, float]]:
     from sacrebleu.metrics import BLEU
 
     sources, references = (read(Path(path)) for path in files["test"])
-    outputs = unrolled("predict", str(run), input="\n".join(sources) + "\n").splitlines()
+    outputs = unrolled("predict", str(run), input="\n".join(sources) + "\n").removesuffix("\n").split("\n")
     found = []
     for begin, end in pairwise(EDGES):
         rows = [i for i, source in enumerate(sources) if begin <= len(source.split()) < end]

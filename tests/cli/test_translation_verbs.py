@@ -82,6 +82,8 @@ def test_look_draws_a_page(command: Command, run: str, tmp_path: Path) -> None:
     assert done.returncode == 0 and "page: look.html" in done.stdout
     page = (tmp_path / "look.html").read_text()
     assert "Hund" in page and 'src="http' not in page and 'href="http' not in page
+    command("look", run, "ein Hund", "--trace", "trace.json", "--set", "alpha=0.5")
+    assert json.loads((tmp_path / "trace.json").read_text())["source"] == ["ein", "Hund"]
     refused(command("look", run, ""), "must be a sentence")
 
 
@@ -130,11 +132,18 @@ def test_files_that_are_no_pairs(command: Command, pairs: list[str], tmp_path: P
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("require=a dog a dog a dog a dog a dog", "must fit"),
-        ("prefix=a dog a dog a dog a dog a dog", "must fit"),
+        ("require=a cat", "`require` must be made of symbols of the target vocabulary, got `a cat`"),
+        ("forbid=cat", "`forbid` must be made of symbols of the target vocabulary"),
         ("terminology=nowhere.tsv", "nowhere.tsv"),
+        ("beam=0", "beam"),
     ],
 )
 def test_a_constraint_that_cannot_be_met(process: Command, run: str, option: str, said: str) -> None:
-    done = process("predict", run, "--set", option, "--set", "max_extra=2", "--set", "max_ratio=0", input="ein Hund\n")
-    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    refused(process("predict", run, "--set", option, input="ein Hund\n"), said)
+
+
+def test_constraints_from_the_command_line(process: Command, run: str) -> None:
+    done = process("predict", run, "--set", "require=two dogs", "--set", "prefix=a", "--set", "forbid=house", input="ein Hund\n")
+    assert done.returncode == 0 and "two dogs" in done.stdout and done.stdout.startswith("a ") and "house" not in done.stdout
+    cut = process("predict", run, "--set", "max_extra=1", "--set", "max_ratio=0", "--set", "min_length=3", input="ein Hund\nzwei\n")
+    assert cut.returncode == 0 and "output of 2 lines is cut at the greatest length" in cut.stderr

@@ -31,6 +31,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "no attention": {"attention": {"kind": "none"}},
     "no attention, context at every step": {"attention": {"kind": "none"}, "context": "every"},
     "recurrent dropout": {"recurrent_dropout": 0.3},
+    "convolutional encoder": {"encoder": {"kind": "convolutional"}},
+    "read out directly": {"attention": {"readout": "direct"}, "tie_weights": False},
+    "read out directly, fed": {"attention": {"readout": "direct", "input_feeding": True, "when": "before"}},
+    "copying with coverage": {"attention": {"copies": True, "coverage": True}},
+    "attention and context at every step": {"context": "every", "attention": {"when": "before"}},
     "one direction": {"encoder": {"bidirectional": False}},
     "Transformer": {"encoder": {"kind": "transformer"}, "decoder": {"kind": "transformer"}},
     "Transformer, post-norm, learned": {
@@ -223,6 +228,60 @@ def test_coverage_is_the_sum_of_attention() -> None:
         total = total + state.weights
 
 
+@torch.no_grad()
+def test_nothing_can_be_copied_where_the_target_has_none_of_it() -> None:
+    torch.manual_seed(0)
+    settings = resolve(EncoderDecoderSettings, {"hidden_size": 8, "attention": {"copies": True}})
+    model = EncoderDecoder(settings, Sizes(SOURCE, TARGET), copy_ids=torch.full((SOURCE,), -1)).double().eval()
+    source, targets = pairs()
+    decoded = model.read(model.encode(source), targets[:, :1])
+    hidden = decoded.hidden[:, 0]
+    mixed = model.predict(hidden, decoded.weights[:, 0].mean(1), source.data)
+    torch.testing.assert_close(mixed, model.readout(model.narrow(hidden)).log_softmax(-1))
+
+
+@torch.no_grad()
+def test_a_convolution_by_hand() -> None:
+    model = build({"encoder": {"kind": "convolutional", "layers": 1}})
+    source, _ = pairs()
+    encoder: Any = model.encoder
+    vectors = model.source_embedding(source.data[1:2, :2])
+    x = encoder.fit(vectors) * 8**0.5 + encoder.positions(torch.tensor([[0, 1]]), torch.float64)
+    weight, bias = encoder.layers[0].weight, encoder.layers[0].bias
+    zero = torch.zeros(8, dtype=torch.float64)
+    expected = []
+    for t in range(2):
+        neighbours = [zero if not 0 <= t + d < 2 else x[0, t + d] for d in (-1, 0, 1)]
+        both = bias + sum(weight[:, :, d] @ neighbour for d, neighbour in enumerate(neighbours))
+        expected.append((x[0, t] + both[:8] * torch.sigmoid(both[8:])) * 0.5**0.5)
+    memory = encoder(Padded(model.source_embedding(source.data), source.lengths)).memory
+    torch.testing.assert_close(memory.data[1, :2], torch.stack(expected))
+    assert (memory.data[1, 2:] == 0).all()
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_bf16_autocast_is_close(name: str) -> None:
+    model = build(MODELS[name]).float().train()
+    for part in model.modules():
+        if hasattr(part, "probability"):
+            part.probability = 0.0
+    source, targets = pairs()
+
+    def losses() -> torch.Tensor:
+        noise = Noise(torch.Generator().manual_seed(0))
+        state = model.encode(source, noise)
+        decoded = model.read(state, targets, noise)
+        weights = None if decoded.weights is None else decoded.weights.flatten(0, 1).mean(1)
+        ids = None if state.source is None else state.source.repeat_interleave(targets.shape[1], 0)
+        return model.predict(decoded.hidden.flatten(0, 1), weights, ids).float().log_softmax(-1)
+
+    plain = losses()
+    with torch.autocast("cpu", torch.bfloat16):
+        short = losses()
+    short.sum().backward()
+    torch.testing.assert_close(short, plain, atol=0.15, rtol=0.1)
+
+
 def test_who_attends_step_by_step_says_so() -> None:
     assert isinstance(stepper_of(build({})), AligningStepper)
     for name in ("no attention", "Transformer"):
@@ -247,6 +306,7 @@ def test_the_state_is_a_tree_of_rows(model: EncoderDecoder) -> None:
         ({"attention": {"kind": "dot", "coverage": True}}, "needs `attention.kind=additive`, got `dot`"),
         ({"attention": {"kind": "none", "copies": True}}, "need an attention"),
         ({"decoder": {"kind": "transformer"}, "attention": {"copies": True}}, "are of recurrent decoders"),
+        ({"encoder": {"kind": "convolutional", "width": 4}}, "must be odd"),
         ({"tie_embeddings": True}, "needs one vocabulary for both sides"),
         ({"decoder": {"cell": "lstn"}}, "did you mean `lstm`"),
     ],

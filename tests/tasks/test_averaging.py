@@ -26,6 +26,8 @@ def test_the_mean_of_what_was_kept(text: Path, tiny: dict[str, Any], tmp_path: P
         torch.testing.assert_close(weight.detach(), (parts[0][name] + parts[1][name]) / 2)
     assert mean.evaluate().loss == pytest.approx(mean.evaluate(text, streams=4).loss, abs=2)
     assert "steps 8, 12 of `r`" in mean.folder.facts()["note"]
+    with pytest.raises(RunError, match="mean of several stages"):
+        resume_language_model(tmp_path / "other" / "mean", changes={"train": {"steps": 20}})
     average_run(run.folder.path, tmp_path / "one", last=1)
     assert torch.equal(load_language_model(tmp_path / "one").model.embedding.weight, parts[1]["embedding.weight"])
 

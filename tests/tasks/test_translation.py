@@ -18,12 +18,17 @@ from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded
 from unrolled.core.settings import merge, resolve
 from unrolled.data.batches import PairBatch
+from unrolled.data.sentences import train_codec
+from unrolled.decode.hypotheses import Hypothesis
 from unrolled.models.encoder_decoder import EncoderDecoder, Sizes
 from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
+from unrolled.report import write_look
 from unrolled.tasks.loading import load
 from unrolled.tasks.translation import TranslationRun, resume_translation, train_translation
 from unrolled.tasks.translation_look import trace_translation
 from unrolled.tasks.translation_objective import PairWindow, TranslationObjective, teach
+from unrolled.tasks.translating import Translator, Voice
+from unrolled.tasks.translation_data import Codecs
 from unrolled.tasks.translation_scores import group_references, score_texts
 from unrolled.train.checkpoint import read_checkpoint
 
@@ -93,8 +98,20 @@ def test_a_translation_does_not_depend_on_its_batch(trained: TranslationRun) -> 
         assert [t.score for t in one] == pytest.approx([t.score for t in alone], abs=1e-5)
 
 
-def test_unknown_words_can_be_replaced_from_the_source(trained: TranslationRun) -> None:
-    assert "zu" in trained.translate("zu", replace_unknowns=True, beam=1) or "<unk>" not in trained.translate("zu", beam=1)
+@pytest.mark.parametrize(("kind", "text"), [("words", "A zu C"), ("characters", "Azu C")])
+def test_unknown_symbols_are_replaced_from_the_source(kind: str, text: str) -> None:
+    """A hypothesis made by hand: its second symbol is unknown and looked at the second word of the source."""
+    codec = train_codec(kind, ["A C", "x y"], unknown=True)
+    known = [int(i) for i in codec.encode("A C")]
+    assert codec.unknown is not None
+    tokens = [known[0], codec.unknown, *known[1:]]
+    translator = Translator([Voice(small(), Codecs(train_codec("words", ["x zu y"]), codec))])
+    rows = torch.zeros(len(tokens), 3)
+    rows[:, 1] = 1
+    hypothesis = Hypothesis(tokens, -1.0, -1.0, [], rows, True, True)
+    request = resolve_request(replace_unknowns=True)
+    assert translator.render(hypothesis, "x zu y", request).text == text
+    assert "zu" not in translator.render(hypothesis, "x zu y", resolve_request()).text
 
 
 def test_words_are_aligned_with_their_source(trained: TranslationRun, files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -114,6 +131,30 @@ def test_constraints(trained: TranslationRun) -> None:
     assert trained.translate("ba du", prefix="NO").startswith("NO")
 
 
+@pytest.mark.parametrize("option", ["require", "forbid", "prefix"])
+def test_what_is_asked_for_must_be_in_the_vocabulary(trained: TranslationRun, option: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"`{option}` must be made of symbols of the target vocabulary, got `XX`"):
+        trained.translate("ba du", **{option: "XX"})
+
+
+def test_sub_words_keep_what_is_asked(files: tuple[Path, Path], tmp_path: Path) -> None:
+    data = {"tokens": "bpe", "vocabulary_size": 290}
+    run = train_translation(files, out=tmp_path / "r", differences={**TINY, "data": data})
+    assert "ME" in run.translate("ba du ba", require="ME").split()
+    plain = run.translate("ba du")
+    for word in plain.split():
+        assert word not in run.translate("ba du", forbid=word).split()
+    assert run.translate("ba du", prefix="LO ").startswith("LO")
+
+
+def test_a_short_source_may_have_a_long_target(tmp_path: Path) -> None:
+    (tmp_path / "p.tsv").write_text(("a\t" + "x " * 39 + "y\nb\ty\n") * 10)
+    run = train_translation(tmp_path / "p.tsv", valid=tmp_path / "p.tsv", out=tmp_path / "r", differences=TINY)
+    assert run.evaluate(beam=1).exact_match == 100
+    short = run.translations(["a"], max_extra=3, max_ratio=0.0)[0][0]
+    assert not short.ended and len(short.symbols) == 3
+
+
 def test_a_terminology_counts_only_where_its_term_is(trained: TranslationRun, tmp_path: Path) -> None:
     (tmp_path / "terms.tsv").write_text("ba\tNO\n")
     with_term, without = (trained.translate(line, terminology=tmp_path / "terms.tsv") for line in ("ba du", "du"))
@@ -124,6 +165,10 @@ def test_sampling_follows_its_seed(trained: TranslationRun) -> None:
     wishes = {"sampling": True, "n_best": 3, "temperature": 3.0}
     one, same, other = ([t.text for t in trained.translations(["ba du ki"], seed=seed, **wishes)[0]] for seed in (1, 1, 2))
     assert one == same != other
+    beside = trained.translations(["lo", "ba du ki", "me me me"], seed=1, **wishes)[1]
+    assert [t.text for t in beside] == one
+    with pytest.raises(ConfigurationError, match="`coverage` is for searching"):
+        trained.translate("ba", sampling=True, coverage=0.2)
     assert trained.translations(["ba du ki"], sampling=True, temperature=0.0)[0][0].text == trained.translate("ba du ki", beam=1)
 
 
@@ -134,6 +179,8 @@ def test_several_models_together(trained: TranslationRun, files: tuple[Path, Pat
     assert together[0][0].text
     alone = trained.translator([trained]).translate(["ba du"], resolve_request(beam=2))
     assert alone[0][0].score == pytest.approx(trained.translations(["ba du"], beam=2)[0][0].score, abs=1e-5)
+    scores = trained.evaluate(beam=2, ensemble=[other.folder.path])
+    assert scores.loss is None and scores.bleu is not None
     elsewhere = tmp_path / "o.high"
     elsewhere.write_text(files[1].read_text().replace("BA", "XA"))
     foreign = train_translation([files[0], elsewhere], out=tmp_path / "f", differences=merge(TINY, {"train": {"steps": 1}}))
@@ -142,7 +189,7 @@ def test_several_models_together(trained: TranslationRun, files: tuple[Path, Pat
 
 
 def resolve_request(**wishes: Any) -> Any:
-    from unrolled.tasks.translating import TranslationRequest
+    from unrolled.tasks.translation_request import TranslationRequest
 
     return resolve(TranslationRequest, wishes)
 
@@ -169,6 +216,47 @@ def test_scoring_agrees_with_the_search(trained: TranslationRun, tmp_path: Path)
     trained.evaluate(beam=2, lines=tmp_path / "lines.jsonl")
     written = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
     assert len(written) == len(trained.parts().valid) and written[0]["output"] == trained.translate(written[0]["source"], beam=2)
+
+
+def test_models_with_other_source_symbols_translate_together(files: tuple[Path, Path], tmp_path: Path, trained: TranslationRun) -> None:
+    data = {"source_tokens": "characters", "target_tokens": "words"}
+    other = train_translation(files, out=tmp_path / "c", differences=merge(TINY, {"data": data, "train": {"steps": 5}}))
+    assert trained.translator([other]).translate(["ba du", "lo"], resolve_request())[1][0].text
+    with pytest.raises(ConfigurationError, match="different source vocabularies"):
+        trained.translator([other]).translate(["ba du"], resolve_request(alignments=True))
+
+
+def test_early_stopping_is_counted(trained: TranslationRun) -> None:
+    with_stop, without = (trained.evaluate(beam=4, early_stopping=stop, normalisation="none") for stop in (True, False))
+    assert with_stop.bleu == without.bleu
+    assert with_stop.steps < without.steps and with_stop.steps_saved > 0 == without.steps_saved
+
+
+def test_learned_positions_must_reach(files: tuple[Path, Path], tmp_path: Path) -> None:
+    model = {"encoder": {"kind": "transformer"}, "transformer": {"positions": "learned", "longest": 3}}
+    with pytest.raises(ConfigurationError, match=r"must reach the longest source, 4 symbols.*longest=3"):
+        train_translation(files, out=tmp_path / "r", differences=merge(TINY, {"model": model}))
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"encoder": {"kind": "transformer"}, "decoder": {"kind": "transformer"}},
+        {"encoder": {"kind": "none"}, "decoder": {"kind": "transformer"}},
+        {"attention": {"kind": "none"}},
+        {"encoder": {"kind": "convolutional"}},
+    ],
+)
+def test_every_kind_can_be_looked_into(files: tuple[Path, Path], tmp_path: Path, model: dict[str, Any]) -> None:
+    run = train_translation(files, out=tmp_path / "r", differences=merge(TINY, {"model": model, "train": {"steps": 3}}))
+    trace = trace_translation(run, "ba du", beam=2, max_extra=4, max_ratio=0.0)
+    page = write_look(trace, tmp_path / "look.html")
+    assert page.exists()
+    for one in trace["attention"]:
+        for head in one["weights"]:
+            assert len(head) == len(one["rows"]) and all(len(row) == len(one["columns"]) for row in head)
+    assert bool(trace["attention"]) == (model.get("attention") is None)
 
 
 @pytest.mark.parametrize("tokens", ["characters", "bpe", "unigram"])
@@ -277,6 +365,20 @@ def test_scheduled_sampling_reads_its_own_symbols() -> None:
     seen.clear()
     TranslationObjective(model, start=8, end=7)(window(), None, Noise())
     assert len(seen) == 1
+
+
+def test_scheduled_sampling_takes_one_number_from_the_shared_source() -> None:
+    """However many symbols a process has: or dropout would differ between processes from then on."""
+    objective = TranslationObjective(small(output_dropout=0.3).train(), start=8, end=7, scheduled_sampling=0.5)
+    after = []
+    for rows in (slice(0, 3), slice(0, 1)):
+        generator = torch.Generator().manual_seed(0)
+        torch.manual_seed(len(after))
+        loss = objective(window(rows), None, Noise(generator))
+        after.append((generator.get_state(), loss.nats.item()))
+    assert torch.equal(after[0][0], after[1][0])
+    torch.manual_seed(9)
+    assert objective(window(), None, Noise(torch.Generator().manual_seed(0))).nats.item() == after[0][1]
 
 
 def test_coverage_loss_counts_what_is_attended_to_again() -> None:

@@ -32,8 +32,8 @@ def predict(
     from unrolled.core.errors import ConfigurationError
     from unrolled.core.settings import combine, resolve
     from unrolled.tasks.loading import load
-    from unrolled.tasks.translating import TranslationRequest
     from unrolled.tasks.translation import TranslationRun
+    from unrolled.tasks.translation_request import TranslationRequest
 
     if options:
         print_options(TranslationRequest)
@@ -49,7 +49,9 @@ def predict(
     request = resolve(TranslationRequest, wishes)
     # A person at a terminal wants an answer to every line; a file goes faster by the thousand.
     at_once = {"at_once": 1} if sys.stdin.isatty() else {}
+    cut = unmet = 0
     for number, found in enumerate(opened.stream(_lines(), request, ensemble=ensemble or [], **at_once), 1):
+        cut, unmet = cut + (not found[0].ended), unmet + (not found[0].met)
         if json:
             _print_json(number, found)
         else:
@@ -58,6 +60,9 @@ def predict(
                 links = [" ".join(f"{a}-{b}" for a, b in one.words or [])] if request.alignments else []
                 print("\t".join([*columns, one.text, *links]))
         sys.stdout.flush()
+    for count, what in ((cut, "cut at the greatest length (`max_ratio`, `max_extra`)"), (unmet, "without some of what is required")):
+        if count:
+            print(f"unrolled: the output of {count} line{'s' * (count > 1)} is {what}", file=sys.stderr)
 
 
 def _print_json(number: int, found: list[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 SMALLEST = 1e-12
 """A probability below which nothing is worth a logarithm."""
@@ -53,13 +54,12 @@ class Copying(nn.Module):
         Returns:
             Log-probabilities.
         """
-        wanted = self.copy_ids[source]
         precise = torch.promote_types(logits.dtype, torch.float32)
+        wanted = self.copy_ids[source]
         copied = torch.where(wanted >= 0, weights, 0).to(precise)
         total = copied.sum(-1, keepdim=True)
-        gate = torch.sigmoid(self.gate(hidden).to(precise))
-        gate = torch.where(total > SMALLEST, gate, 1.0)
-        mixed = torch.softmax(logits.to(precise), -1) * gate
-        share = (1 - gate) * copied / total.clamp(min=SMALLEST)
-        mixed = mixed.scatter_add(-1, wanted.clamp(min=0), share)
-        return mixed.clamp(min=SMALLEST).log()
+        scattered = torch.zeros_like(logits, dtype=precise).scatter_add(-1, wanted.clamp(min=0), copied / total.clamp(min=SMALLEST))
+        gate = self.gate(hidden).to(precise)
+        from_vocabulary = torch.log_softmax(logits.to(precise), -1)
+        mixed = torch.logaddexp(logsigmoid(gate) + from_vocabulary, logsigmoid(-gate) + scattered.clamp(min=SMALLEST).log())
+        return torch.where(total > SMALLEST, mixed, from_vocabulary)

@@ -14,12 +14,12 @@ from unrolled.core.padded import Padded
 from unrolled.core.state import State
 from unrolled.models.copying import Copying
 from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
-from unrolled.models.encoders import Encoded, Encoder, RecurrentEncoder
+from unrolled.models.encoders import ConvolutionalEncoder, Encoded, Encoder, RecurrentEncoder
 from unrolled.models.recurrent_decoder import Decoded, RecurrentDecoder
 from unrolled.models.transformer_parts import TransformerDecoder, TransformerEncoder
 from unrolled.nn.dropout import LockedDropout
 
-ENCODERS: dict[str, Any] = {"recurrent": RecurrentEncoder, "transformer": TransformerEncoder}
+ENCODERS: dict[str, Any] = {"recurrent": RecurrentEncoder, "transformer": TransformerEncoder, "convolutional": ConvolutionalEncoder}
 """What reads a source, by the kind that a configuration names; `none` has no encoder."""
 DECODERS: dict[str, Any] = {"recurrent": RecurrentDecoder, "transformer": TransformerDecoder}
 """What writes a target."""
@@ -94,6 +94,13 @@ class EncoderDecoder(nn.Module):
         """Where the model computes."""
         return self.source_embedding.weight.device
 
+    @property
+    def reach(self) -> int | None:
+        """The most target symbols that positions exist for; `None` where there is no bound."""
+        settings = self.settings
+        learned = settings.decoder.kind == "transformer" and settings.transformer.positions == "learned"
+        return settings.transformer.longest if learned else None
+
     def encode(self, source: Padded, noise: Noise | None = None) -> Translating:
         """Read sources: the state before the first target symbol.
 
@@ -109,7 +116,7 @@ class EncoderDecoder(nn.Module):
         if self.encoder is None:
             none = vectors.data.new_zeros(len(vectors.data), 0)
             fixed = self.decoder.prepare(Encoded(vectors, none), noise)
-            return Translating(fixed, self.decoder.absorb(vectors, noise), copied, None)
+            return Translating(fixed, self.decoder.absorb(vectors, fixed, noise), copied, None)
         encoded = self.encoder(vectors, noise)
         return Translating(self.decoder.prepare(encoded, noise), self.decoder.start(encoded), copied, None)
 

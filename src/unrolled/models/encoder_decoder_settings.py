@@ -13,7 +13,7 @@ from unrolled.models.block_settings import BlockSettings
 class EncoderSettings(Settings):
     """What reads the source."""
 
-    kind: Literal["recurrent", "transformer", "none"] = "recurrent"
+    kind: Literal["recurrent", "transformer", "convolutional", "none"] = "recurrent"
     """`none` is the separator form: the decoder itself reads the source, then a start symbol, then writes."""
     layers: int = Field(1, ge=1)
     """Layers on top of each other."""
@@ -21,6 +21,8 @@ class EncoderSettings(Settings):
     """The recurrent cell: a name of the package, or `module:Class` for your own (asks for `--trust`)."""
     bidirectional: bool = True
     """Read from both ends; each direction then has half of the hidden size."""
+    width: int = Field(3, ge=1)
+    """Symbols that a convolution sees at once, an odd number."""
 
 
 class DecoderSettings(Settings):
@@ -41,6 +43,8 @@ class AttentionSettings(Settings):
     """The score; `none` leaves the decoder with what `context` gives it."""
     when: Literal["before", "after"] = "after"
     """Attend with the state before the step (Bahdanau et al. 2015) or with that after it (Luong et al. 2015)."""
+    readout: Literal["tanh", "direct"] = "tanh"
+    """What is read out: `tanh(W_c [s ; c])` (Luong et al. 2015), or state and context as they are."""
     input_feeding: bool = False
     """Each step also reads the attentional vector of the step before (Luong et al. 2015, section 3.3)."""
     coverage: bool = False
@@ -89,6 +93,8 @@ class EncoderDecoderSettings(Settings):
             raise ValueError(
                 f"`hidden_size` must be a multiple of `transformer.heads`, got {self.hidden_size} and {self.transformer.heads}"
             )
+        if self.encoder.kind == "convolutional" and self.encoder.width % 2 == 0:
+            raise ValueError(f"`encoder.width` must be odd, so that a symbol stands in the middle, got {self.encoder.width}")
         if self.encoder.kind == "none" and decoder == "recurrent" and attends:
             raise ValueError("an encoder of the kind `none` leaves nothing to attend to; set `attention.kind=none` as well")
         if attention.coverage and attention.kind != "additive":

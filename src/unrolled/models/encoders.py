@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import glu
 
 from unrolled.core.noise import Noise
-from unrolled.core.padded import Padded
+from unrolled.core.padded import Padded, length_mask
 from unrolled.models.cell_choice import CellFactory, find_cell
 from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
 from unrolled.nn.cells import RecurrentDropout
 from unrolled.nn.dropout import LockedDropout
+from unrolled.nn.positions import SinusoidalPositions
 from unrolled.nn.recurrence import Bidirectional, Layer, Recurrence, Stacked
 
 
@@ -59,7 +62,11 @@ class RecurrentEncoder(Encoder):
             if place:
                 layers.append(LockedDropout(settings.hidden_dropout))
             half = hidden // 2
-            layers.append(Bidirectional(cell(size, half), cell(size, half)) if wanted.bidirectional else Recurrence(cell(size, hidden)))
+            layers.append(
+                Bidirectional(cell(size, half), cell(size, half), outputs_only=True)
+                if wanted.bidirectional
+                else Recurrence(cell(size, hidden), outputs_only=True)
+            )
         self.layers = Stacked(*layers)
 
     def forward(self, vectors: Padded, noise: Noise | None = None) -> Encoded:
@@ -78,6 +85,73 @@ class RecurrentEncoder(Encoder):
             half = self.output_size // 2
             last = torch.cat([last[:, :half], memory.data[:, 0, half:]], -1)
         return Encoded(memory, last)
+
+
+class ConvolutionalEncoder(Encoder):
+    """Every symbol sees its neighbours, in each layer some further away (Gehring et al. 2017); the summary is the mean.
+
+    ::
+
+        y = a ∘ σ(b)          [a ; b] = convolution of the layer's input over `width` symbols
+        x' = (x + y) √½
+    """
+
+    def __init__(self, settings: EncoderDecoderSettings, input_size: int, *, trust: bool = False) -> None:
+        super().__init__()
+        hidden, width = settings.hidden_size, settings.encoder.width
+        self.output_size = hidden
+        self.fit = fit(input_size, hidden)
+        self.positions = SinusoidalPositions(hidden)
+        self.dropout = LockedDropout(settings.hidden_dropout)
+        self.layers = nn.ModuleList(nn.Conv1d(hidden, 2 * hidden, width, padding=width // 2) for _ in range(settings.encoder.layers))
+
+    def forward(self, vectors: Padded, noise: Noise | None = None) -> Encoded:
+        """Read sources; see `Encoder.forward`.
+
+        Args:
+            vectors: embedded symbols.
+            noise: where dropout takes its masks from in training.
+
+        Returns:
+            The outputs of the last layer, and their mean.
+        """
+        data, lengths = vectors.data, vectors.lengths.to(vectors.data.device)
+        inside = length_mask(lengths, data.shape[1]).unsqueeze(-1)
+        places = torch.arange(data.shape[1], device=data.device).expand(data.shape[:2])
+        x = self.fit(data) * math.sqrt(self.output_size)
+        x = torch.where(inside, x + self.positions(places, x.dtype), 0)
+        for layer in self.layers:
+            seen, _ = self.dropout(x, noise=noise)
+            y = glu(layer(seen.transpose(1, 2)), 1).transpose(1, 2)
+            # What lies past a length must stay zero, or it would reach the symbols beside it in the next layer.
+            x = torch.where(inside, (x + y) * math.sqrt(0.5), 0)
+        memory = Padded(x, lengths)
+        return Encoded(memory, mean_over_time(memory))
+
+
+def fit(size: int, wanted: int) -> nn.Module:
+    """What brings vectors to another size, or leaves them.
+
+    Args:
+        size: features of what comes.
+        wanted: features of what is needed.
+
+    Returns:
+        A linear map, or nothing.
+    """
+    return nn.Identity() if size == wanted else nn.Linear(size, wanted, bias=False)
+
+
+def mean_over_time(sequences: Padded) -> Float[Tensor, "batch dim"]:
+    """The mean of each row's vectors.
+
+    Args:
+        sequences: `[batch, time, dim]`, zero past a length.
+
+    Returns:
+        One vector a row.
+    """
+    return sequences.data.sum(1) / sequences.lengths.to(sequences.data.device).clamp(min=1).unsqueeze(1)
 
 
 def at_last(sequences: Padded) -> Float[Tensor, "batch dim"]:

@@ -33,7 +33,7 @@ class DecoderState(NamedTuple):
 
     layers: dict[str, State]
     """The state of each layer's cell by its name."""
-    fed: Float[Tensor, "batch hidden"] | None
+    fed: Float[Tensor, "batch read"] | None
     """The attentional vector of the step before, where it is fed back."""
     coverage: Float[Tensor, "batch source"] | None
     """The sum of attention so far, where it is kept."""
@@ -60,7 +60,7 @@ class DecoderCell(Cell):
         x_t = [y_{t-1} ; ã_{t-1} if fed ; summary if read at every step ; c_t if attended before]
         s_t = f(x_t, s_{t-1})                      layer by layer
         c_t = Σ_j α_tj h_j                         with s_{t-1} before the step, or with s_t after it
-        ã_t = tanh(W_c [s_t ; c_t])                s_t itself without attention
+        ã_t = tanh(W_c [s_t ; c_t])                or [s_t ; c_t] itself; s_t without attention
 
     Before: Bahdanau et al. 2015, appendix A; after, and feeding: Luong et al. 2015, sections 3.1 and 3.3.
     """
@@ -75,10 +75,12 @@ class DecoderCell(Cell):
         self.attention: Attention | None = self._attention(hidden, memory_size) if attends else None
         context = self.attention.context_size if self.attention is not None else 0
         self.input_size = input_size
-        first = input_size + hidden * wanted.input_feeding + memory_size * self.every + context * self.before
+        direct = attends and wanted.readout == "direct"
+        self.read_out_size = hidden + context if direct else hidden
+        first = input_size + self.read_out_size * wanted.input_feeding + memory_size * self.every + context * self.before
         cell = with_recurrent_dropout(find_cell(settings.decoder.cell, trust=trust), settings.recurrent_dropout)
         self.cells = nn.ModuleDict({str(i): cell(hidden if i else first, hidden) for i in range(settings.decoder.layers)})
-        self.combine = nn.Linear(hidden + context, hidden, bias=False) if attends else None
+        self.combine = nn.Linear(hidden + context, hidden, bias=False) if attends and not direct else None
         self.keep = 1 - settings.hidden_dropout
         if self.before and not hasattr(self._cell(str(len(self.cells) - 1)).initial_state(1), "h"):
             raise ConfigurationError(
@@ -111,7 +113,7 @@ class DecoderCell(Cell):
             Initial states of the cells; what is fed back is zero; coverage grows with a source and is not there yet.
         """
         layers = {name: self._cell(name).initial_state(batch_size) for name in self.cells}
-        fed = self.zeros(batch_size, self.hidden_size) if self.settings.input_feeding else None
+        fed = self.zeros(batch_size, self.read_out_size) if self.settings.input_feeding else None
         return DecoderState(layers, fed, None)
 
     def prepare(self, encoded: Encoded, noise: Noise | None = None) -> DecoderFixed:
@@ -130,7 +132,7 @@ class DecoderCell(Cell):
             noise, batch = noise or Noise(), len(encoded.summary)
             layers = {name: self._cell(name).fixed(batch, noise) for name in self.cells}
             below_last = list(self.cells)[:-1] if self.keep < 1 else []
-            like = encoded.summary
+            like = encoded.summary if encoded.summary.numel() else encoded.memory.data
             masks = {name: noise.rows((batch, self.hidden_size), self.keep, like) / self.keep for name in below_last}
         return DecoderFixed(memory, encoded.summary if self.every else None, layers, masks)
 
@@ -164,7 +166,7 @@ class DecoderCell(Cell):
             return Decoded(below, None), DecoderState(layers, None, None)
         hidden = self.merge(below, attended.context.squeeze(1))
         weights = attended.weights.squeeze(2)
-        coverage = None if state.coverage is None else state.coverage + weights.mean(1)
+        coverage = None if state.coverage is None else state.coverage + weights.mean(1).to(state.coverage.dtype)
         return Decoded(hidden, weights), DecoderState(layers, None if state.fed is None else hidden, coverage)
 
     def _layer(self, name: str, below: Tensor, state: State, fixed: DecoderFixed) -> tuple[Tensor, State]:
@@ -180,8 +182,8 @@ class DecoderCell(Cell):
         attended: Attended = self.attention(query.unsqueeze(1), fixed.memory, state.coverage)
         return attended
 
-    def merge(self, outputs: Float[Tensor, "*rows hidden"], context: Float[Tensor, "*rows context"]) -> Float[Tensor, "*rows hidden"]:
-        """`ã = tanh(W_c [s ; c])`.
+    def merge(self, outputs: Float[Tensor, "*rows hidden"], context: Float[Tensor, "*rows context"]) -> Float[Tensor, "*rows read"]:
+        """`ã = tanh(W_c [s ; c])`, or `[s ; c]`.
 
         Args:
             outputs: s.
@@ -190,8 +192,8 @@ class DecoderCell(Cell):
         Returns:
             The attentional vectors.
         """
-        assert self.combine is not None
-        return torch.tanh(self.combine(torch.cat([outputs, context], -1)))
+        both = torch.cat([outputs, context], -1)
+        return both if self.combine is None else torch.tanh(self.combine(both))
 
 
 class RecurrentDecoder(nn.Module):
@@ -200,7 +202,7 @@ class RecurrentDecoder(nn.Module):
     def __init__(self, settings: EncoderDecoderSettings, input_size: int, memory_size: int, *, trust: bool = False) -> None:
         super().__init__()
         self.cell = DecoderCell(settings, input_size, memory_size, trust=trust)
-        self.output_size = settings.hidden_size
+        self.output_size = self.cell.read_out_size
         like = [leaf for _, leaf in named_leaves(self.cell.initial_state(1).layers)]
         # In the separator form the decoder's own layers read the source, and there is nothing to bridge.
         self.bridge = nn.Linear(memory_size, sum(leaf.shape[1] for leaf in like)) if memory_size else None
@@ -220,8 +222,12 @@ class RecurrentDecoder(nn.Module):
         leaves = dict(named_leaves(empty.layers))
         parts = torch.tanh(self.bridge(encoded.summary)).split([leaf.shape[1] for leaf in leaves.values()], -1)
         layers = restore_state(empty.layers, dict(zip(leaves, parts, strict=True)))
-        coverage = encoded.memory.data.new_zeros(encoded.memory.data.shape[:2]) if self.cell.settings.coverage else None
+        coverage = self._no_coverage(encoded.memory.data) if self.cell.settings.coverage else None
         return DecoderState(layers, empty.fed, coverage)
+
+    def _no_coverage(self, memory: Tensor) -> Tensor:
+        # A sum of many small numbers: bf16 would lose them.
+        return memory.new_zeros(memory.shape[:2], dtype=torch.promote_types(memory.dtype, torch.float32))
 
     def prepare(self, encoded: Encoded, noise: Noise | None = None) -> DecoderFixed:
         """What holds for a whole target.
@@ -235,11 +241,12 @@ class RecurrentDecoder(nn.Module):
         """
         return self.cell.prepare(encoded, noise)
 
-    def absorb(self, vectors: Padded, noise: Noise | None = None) -> DecoderState:
-        """Read a source with the decoder's own layers (separator form).
+    def absorb(self, vectors: Padded, fixed: DecoderFixed, noise: Noise | None = None) -> DecoderState:
+        """Read a source with the decoder's own layers (separator form), under the masks of the target.
 
         Args:
             vectors: the embedded source.
+            fixed: from `prepare`.
             noise: where masks come from in training.
 
         Returns:
@@ -248,7 +255,10 @@ class RecurrentDecoder(nn.Module):
         below: Any = vectors
         layers = {}
         for name in self.cell.cells:
-            below, layers[name] = Recurrence(self.cell._cell(name))(below, noise=noise)
+            drawn = None if fixed.layers is None else fixed.layers[name]
+            below, layers[name] = Recurrence(self.cell._cell(name))(below, noise=noise, fixed=drawn)
+            if fixed.masks and name in fixed.masks:
+                below = Padded(below.data * fixed.masks[name].unsqueeze(1), below.lengths)
         return DecoderState(layers, None, None)
 
     def step(self, x: Float[Tensor, "batch input"], state: DecoderState, fixed: DecoderFixed) -> tuple[Decoded, DecoderState]:

@@ -11,22 +11,9 @@ from torch import Tensor, nn
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded
 from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
-from unrolled.models.encoders import Encoded, Encoder
+from unrolled.models.encoders import Encoded, Encoder, fit, mean_over_time
 from unrolled.models.recurrent_decoder import Decoded
 from unrolled.nn.transformer import DecoderMemory, Transformer, TransformerState
-
-
-def fit(size: int, wanted: int) -> nn.Module:
-    """What brings vectors to another size, or leaves them.
-
-    Args:
-        size: features of what comes.
-        wanted: features of what is needed.
-
-    Returns:
-        A linear map, or nothing.
-    """
-    return nn.Identity() if size == wanted else nn.Linear(size, wanted, bias=False)
 
 
 class TransformerEncoder(Encoder):
@@ -51,8 +38,7 @@ class TransformerEncoder(Encoder):
             The outputs of the last layer, and their mean.
         """
         memory, _ = self.stack(Padded(self.fit(vectors.data), vectors.lengths), noise=noise)
-        total = memory.lengths.to(memory.data.device).clamp(min=1).unsqueeze(1)
-        return Encoded(memory, memory.data.sum(1) / total)  # zero past a length
+        return Encoded(memory, mean_over_time(memory))
 
 
 class TransformerDecoder(nn.Module):
@@ -88,11 +74,12 @@ class TransformerDecoder(nn.Module):
         """
         return None if self.stack.memory_size is None else self.stack.prepare(encoded.memory)
 
-    def absorb(self, vectors: Padded, noise: Noise | None = None) -> Any:
+    def absorb(self, vectors: Padded, fixed: None = None, noise: Noise | None = None) -> Any:
         """Read a source with the decoder's own layers (separator form).
 
         Args:
             vectors: the embedded source.
+            fixed: not needed.
             noise: where masks come from in training.
 
         Returns:

@@ -172,6 +172,10 @@ class AdditiveAttention(Attention):
         query = self.from_query(query)
         score = self.score.to(torch.promote_types(query.dtype, keys.dtype))
         time = query.shape[1]
+        if time == 1 and query.is_cpu:  # one step of decoding: a stretch of rows at a time
+            rows = max(1, CACHED // max(1, keys[:1].numel()))
+            pieces = zip(query.split(rows), keys.split(rows), strict=True)
+            return torch.cat([(step + some).tanh_() @ score for step, some in pieces])[:, None, None]
         at_once = max(1, CACHED // max(1, keys.numel())) if query.is_cpu else max(1, time)
         places = keys.unsqueeze(1)
         # The sum is needed by nobody else and tanh's gradient needs its result only, so it is written over the sum.

@@ -93,16 +93,18 @@ class Recurrence(Layer):
     `(outputs, final_state)`.
     """
 
-    def __init__(self, cell: Cell, *, reverse: bool = False, plain: bool = False) -> None:
+    def __init__(self, cell: Cell, *, reverse: bool = False, plain: bool = False, outputs_only: bool = False) -> None:
         """Unroll `cell`.
 
         Args:
             cell: anything with `initial_state` and `step`.
             reverse: read each sequence from its end; outputs stay at the place of their input.
             plain: always take the plain loop, even where the cell offers a faster way.
+            outputs_only: give no final state for unequal lengths: the faster way then runs once over all steps, and what it makes of
+                the padding is thrown away.
         """
         super().__init__()
-        self.cell, self.reverse, self.plain = cell, reverse, plain
+        self.cell, self.reverse, self.plain, self.outputs_only = cell, reverse, plain, outputs_only
         self.input_size = getattr(cell, "input_size", None)
         self.output_size = cell.output_size
 
@@ -168,7 +170,10 @@ class Recurrence(Layer):
             step_noise = self.cell.step_noise(batch, time, noise)
         if self.reverse:
             data, resets = flip(data, lengths), flip_resets(resets, lengths)
-        outputs, final = self._unroll(Sequences(data, lengths, resets), state, fixed, step_noise)
+        unrolled = None
+        if self.outputs_only and lengths is not None and resets is None and step_noise is None:
+            unrolled = self._unroll_padding(data, lengths, state, fixed)
+        outputs, final = unrolled or self._unroll(Sequences(data, lengths, resets), state, fixed, step_noise)
         if self.reverse:
             outputs = map_state(lambda leaf: flip(leaf, lengths), outputs)
         return (outputs if lengths is None else Padded(outputs, lengths)), final
@@ -184,6 +189,14 @@ class Recurrence(Layer):
                 return result
         inputs = Noisy(sequences.data, step_noise) if step_noise is not None else sequences.data
         return run_steps(self.cell, inputs, sequences, state, restart, fixed)
+
+    def _unroll_padding(self, data: Tensor, lengths: Tensor, state: State, fixed: State) -> tuple[Any, State] | None:
+        """Over the padding as well: it lies behind each row, so that no output before it knows."""
+        if fixed is not None or self.plain or 0 in data.shape[:2]:
+            return None
+        inside = length_mask(lengths, data.shape[1]).unsqueeze(-1)
+        result = self.cell.whole(torch.where(inside, data, 0), state)
+        return None if result is None else (torch.where(inside, result[0], 0), None)
 
     def _check(self, data: Tensor, lengths: Tensor | None, resets: Tensor | None, state: State) -> tuple[int, int]:
         if data.dim() < 3 or (self.input_size is not None and data.shape[2] != self.input_size):
@@ -299,15 +312,17 @@ class Stacked(Layer):
 class Bidirectional(Layer):
     """Two layers over the same input, one from the front and one from the end: `h_t = [forward_t ; backward_t]` (Schuster & Paliwal 1997)."""
 
-    def __init__(self, forwards: Cell, backwards: Cell) -> None:
+    def __init__(self, forwards: Cell, backwards: Cell, *, outputs_only: bool = False) -> None:
         """Read with one cell in each direction; each has weights of its own.
 
         Args:
             forwards: reads from the front.
             backwards: reads from the end.
+            outputs_only: give no final states for unequal lengths, which is faster.
         """
         super().__init__()
-        self.forwards, self.backwards = Recurrence(forwards), Recurrence(backwards, reverse=True)
+        self.forwards = Recurrence(forwards, outputs_only=outputs_only)
+        self.backwards = Recurrence(backwards, reverse=True, outputs_only=outputs_only)
         self.input_size = self.forwards.input_size
         self.output_size = self.forwards.output_size + self.backwards.output_size
 

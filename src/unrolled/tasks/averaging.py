@@ -39,7 +39,7 @@ def average_run(path: Path | str, out: Path | str, *, last: int | None = None) -
         )
     chosen = kept if last is None else kept[-last:]
     with new_run(Path(out)) as new:
-        for file in (folder.config, folder.tokenizer, *folder.side_tokenizers, folder.metrics):
+        for file in (folder.config, folder.tokenizer, *folder.side_tokenizers):
             if file.exists():
                 shutil.copyfile(file, new.path / file.name)
         write_checkpoint(new.weights, mean_of(chosen), {"averaged": [int(one.stem) for one in chosen]})
@@ -48,7 +48,9 @@ def average_run(path: Path | str, out: Path | str, *, last: int | None = None) -
             data[key] = [new.relative(folder.resolve(one)) for one in data.get(key, [])]
         name = Path(out).resolve().name
         note = f"mean of the weights at steps {', '.join(str(int(one.stem)) for one in chosen)} of `{folder.name}`"
-        new.write_facts({**facts, "name": name, "data": data, "status": "finished", "note": note})
+        # What the training reached is not what the mean reaches.
+        kept_facts = {key: value for key, value in facts.items() if key != "result"}
+        new.write_facts({**kept_facts, "name": name, "data": data, "status": "finished", "note": note, "averaged": len(chosen)})
     return Path(out)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unrolled.core.errors import DataError
+from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.data import Corpus, Streams, Tokenizer, evaluation_streams, load_tokenizer, save_tokenizer
 from unrolled.models.language_model import LanguageModel
 from unrolled.tasks.language_model_data import TextParts, describe, make_tokenizer, open_parts
@@ -68,8 +68,13 @@ def assemble(settings: LanguageModelRunSettings, tokenizer: Tokenizer, parts: Te
 
     Returns:
         Windows over this process's rows, and the objective with the weights that the seed gives.
+
+    Raises:
+        ConfigurationError: sparse gradients in several processes.
     """
     train = settings.train
+    if train.sparse_gradients and group.size > 1:
+        raise ConfigurationError("`train.sparse_gradients` is for a single process; leave it out under torchrun")
     streams = Streams(parts.train, train.batch_size, rows=group.rows(train.batch_size))
     windows = TruncatedWindows(streams, train.window, train.backpropagate)
     return Setup(tokenizer, parts, windows, LanguageModelObjective(build_model(settings, tokenizer.size, trust=trust), train))

@@ -94,9 +94,15 @@ def train_on(kind: Kind, path: Path | str, changes: Mapping[str, Any], *, displa
 
     Returns:
         The run folder.
+
+    Raises:
+        RunError: the run is a mean of others.
     """
     folder = RunFolder(Path(path))
-    folder.facts()
+    if folder.facts().get("averaged"):
+        raise RunError(
+            f"`{path}` holds the mean of several stages of a training and cannot be trained on; go on with the run it was made from"
+        )
     refuse_other_changes(changes)
     settings = resolve(kind.settings, merge(folder.read_config(), changes))
     machine = prepare_machine(settings.train)

@@ -17,9 +17,10 @@ from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder
 from unrolled.tasks.training import as_paths, summary_of, train_new, train_on
 from unrolled.tasks.training_log import Display
-from unrolled.tasks.translating import LINES_AT_ONCE, Translation, TranslationRequest, Translator, Voice
+from unrolled.tasks.translating import LINES_AT_ONCE, Translator, Voice
 from unrolled.tasks.translation_data import Codecs, PairParts, load_codecs, open_pairs
 from unrolled.tasks.translation_objective import nats_by_row
+from unrolled.tasks.translation_request import Translation, TranslationRequest
 from unrolled.tasks.translation_scores import TranslationScores
 from unrolled.tasks.translation_settings import TranslationRunSettings
 from unrolled.tasks.translation_training import TRANSLATION, build_model, create_run, files_of, objective_of, score_corpus, translated
@@ -34,8 +35,10 @@ class TranslationRun:
     evaluation_options = frozenset({"split", "ensemble", "lines", *TranslationRequest.model_fields})
     """What `evaluate` takes besides files."""
 
-    def __init__(self, folder: RunFolder, settings: TranslationRunSettings, codecs: Codecs, model: EncoderDecoder) -> None:
-        self.folder, self.settings, self.codecs, self.model = folder, settings, codecs, model.eval()
+    def __init__(
+        self, folder: RunFolder, settings: TranslationRunSettings, codecs: Codecs, model: EncoderDecoder, *, trust: bool = False
+    ) -> None:
+        self.folder, self.settings, self.codecs, self.model, self.trust = folder, settings, codecs, model.eval(), trust
 
     def translator(self, ensemble: Sequence[Path | str | TranslationRun] = ()) -> Translator:
         """What translates: this model, or this one together with others.
@@ -46,7 +49,7 @@ class TranslationRun:
         Returns:
             The translator.
         """
-        runs = [self, *(one if isinstance(one, TranslationRun) else load_translation(one) for one in ensemble)]
+        runs = [self, *(one if isinstance(one, TranslationRun) else load_translation(one, trust=self.trust) for one in ensemble)]
         return Translator([Voice(run.model, run.codecs) for run in runs])
 
     def translate(self, sentence: str, **wishes: Any) -> str:
@@ -129,21 +132,25 @@ class TranslationRun:
             wishes: fields of `TranslationRequest`, such as `beam=5`.
 
         Returns:
-            Loss, accuracy, BLEU, chrF, exact match and error rates.
+            Loss, accuracy, BLEU, chrF, exact match and error rates; for several runs together what they translate only.
 
         Raises:
-            ConfigurationError: no such split.
+            ConfigurationError: no such split, or lines of several runs.
         """
         if split not in PairParts._fields:
             raise ConfigurationError(f"`--split` must be one of {', '.join(PairParts._fields)}, got `{split}`")
         request = resolve(TranslationRequest, wishes)
         data = self.settings.data
         pairs: Pairs = read_pairs(as_paths(files), keys=(data.source_key, data.target_key)) if files else getattr(self.parts(), split)
-        objective = objective_of(self.settings, self.model, self.codecs).eval()
-        taught = score_corpus(objective, build_pair_corpus(pairs, *self.codecs), self.settings.train.evaluation_tokens)
+        if ensemble and lines is not None:
+            raise ConfigurationError("`lines` holds log-probabilities of a single model; leave it out, or the ensemble")
         found, outputs = translated(self.translator(ensemble), pairs, request)
         if lines is not None:
             self._write_lines(Path(lines), pairs, outputs)
+        if ensemble:
+            return found
+        objective = objective_of(self.settings, self.model, self.codecs).eval()
+        taught = score_corpus(objective, build_pair_corpus(pairs, *self.codecs), self.settings.train.evaluation_tokens)
         return found._replace(loss=taught.loss, perplexity=taught.perplexity, token_accuracy=taught.token_accuracy, symbols=taught.symbols)
 
     def _write_lines(self, path: Path, pairs: Pairs, outputs: Mapping[str, Translation]) -> None:
@@ -235,12 +242,17 @@ def load_translation(path: Path | str, *, trust: bool = False) -> TranslationRun
 
     Returns:
         The run.
+
+    Raises:
+        ConfigurationError: a run of another task.
     """
     folder = RunFolder(Path(path))
-    folder.facts()
+    task = folder.facts().get("task")
+    if task != TRANSLATION.task:
+        raise ConfigurationError(f"`{path}` must be a run of `train translation`, and it is of the task `{task}`")
     settings = resolve(TranslationRunSettings, folder.read_config())
     codecs = load_codecs(folder)
     model = build_model(settings, codecs, trust=trust)
     tensors, _ = read_checkpoint(folder.weights)
     load_weights(model, tensors, folder.weights)
-    return TranslationRun(folder, settings, codecs, model)
+    return TranslationRun(folder, settings, codecs, model, trust=trust)

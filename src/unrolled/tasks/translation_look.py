@@ -9,22 +9,24 @@ from torch import Tensor
 
 from unrolled.core.errors import DataError
 from unrolled.core.padded import Padded
+from unrolled.core.settings import resolve
 from unrolled.decode.beam import record_beam
 from unrolled.decode.hypotheses import BeamTree, Fate
 from unrolled.models.recurrent_decoder import RecurrentDecoder
-from unrolled.tasks.translating import Translation, TranslationRequest
 from unrolled.tasks.translation import TranslationRun
+from unrolled.tasks.translation_request import Translation, TranslationRequest
 
 FORMAT = 1
 
 
-def trace_translation(run: TranslationRun, sentence: str, *, beam: int = 5) -> dict[str, Any]:
+def trace_translation(run: TranslationRun, sentence: str, *, beam: int = 5, **wishes: Any) -> dict[str, Any]:
     """Translate a sentence and keep all that was weighed.
 
     Args:
         run: a trained model.
         sentence: one line of text.
         beam: hypotheses kept.
+        wishes: further fields of `TranslationRequest` that shape the search of one sentence.
 
     Returns:
         A trace for `report.write_look`.
@@ -36,7 +38,7 @@ def trace_translation(run: TranslationRun, sentence: str, *, beam: int = 5) -> d
     ids = run.codecs.source.encode(sentence)
     if not len(ids):
         raise DataError("there must be a sentence to look at, got an empty one; try some words in quotes")
-    request = TranslationRequest(beam=beam, n_best=beam)
+    request = resolve(TranslationRequest, {"beam": beam, "n_best": beam, **wishes})
     state = translator.start([[ids]])
     limit = int(len(ids) * request.max_ratio) + request.max_extra
     options = translator.options(request).model_copy(update={"max_length": limit})

@@ -16,8 +16,12 @@ from unrolled.core.state import State
 from unrolled.data.batches import PairBatch
 from unrolled.models.encoder_decoder import EncoderDecoder, Translating
 from unrolled.models.recurrent_decoder import Decoded
+from unrolled.nn.transformer_dropout import branch
 from unrolled.train.group import Group
 from unrolled.train.loop import Loss
+
+NEVER = -torch.inf
+"""The logit of a symbol that is not drawn."""
 
 
 class PairWindow(NamedTuple):
@@ -144,16 +148,22 @@ class TranslationObjective(nn.Module):
         return Loss(objective + self._coverage_loss(decoded, teacher.mask), nats * window.counts, None)
 
     def _own_symbols(self, teacher: Teacher, translating: Translating, noise: Noise) -> Int[Tensor, "batch time"]:
-        """Inputs of which some are the model's own: drawn from what it predicts after the true symbols before."""
+        """Inputs of which some are the model's own: drawn from what it predicts after the true symbols before.
+
+        How much is drawn depends on this process's share; a source of its own leaves the shared one in step.
+        """
+        noise = branch(noise, self.model.device)
         with torch.no_grad():
-            decoded = self.model.read(translating, teacher.inputs)
+            decoded = self.model.read(translating, teacher.inputs, noise)
             logits = predict_where(self.model, decoded, translating, teacher.mask).float()
+            # What begins or ends a target never stands inside one.
+            logits[:, [self.start, self.end]] = NEVER
             drawn = torch.multinomial(torch.softmax(logits, -1), 1, generator=noise.generator).squeeze(1)
             own = teacher.wanted.masked_scatter(teacher.mask, drawn)
             own = torch.cat([teacher.inputs[:, :1], own[:, :-1]], 1)
             coin = noise.rows(tuple(own.shape), self.scheduled_sampling, logits.new_empty(0)).bool()
             coin[:, 0] = False
-        return torch.where(coin & (own != self.end), own, teacher.inputs)
+        return torch.where(coin & teacher.mask, own, teacher.inputs)
 
     def _coverage_loss(self, decoded: Decoded, mask: Bool[Tensor, "batch time"]) -> Tensor | float:
         """`Σ_j min(α_tj, coverage_tj)`, the mean over predicted symbols (See et al. 2017, section 2.3)."""

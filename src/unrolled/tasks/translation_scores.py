@@ -29,16 +29,16 @@ class TextScores(NamedTuple):
 class TranslationScores(NamedTuple):
     """How well a model translates a set of pairs."""
 
-    loss: float
-    """Nats per target symbol under teacher forcing."""
-    perplexity: float
-    """`exp(loss)`."""
-    token_accuracy: float
-    """Share of target symbols that are the likeliest under teacher forcing, from 0 to 100."""
-    symbols: int
-    """Target symbols, end symbols included."""
     sentences: int
-    """Different sources that were translated."""
+    """Sources that were translated; one that comes with several targets is one."""
+    loss: float | None = None
+    """Nats per target symbol under teacher forcing."""
+    perplexity: float | None = None
+    """`exp(loss)`."""
+    token_accuracy: float | None = None
+    """Share of target symbols that are the likeliest under teacher forcing, from 0 to 100."""
+    symbols: int | None = None
+    """Target symbols, end symbols included."""
     bleu: float | None = None
     chrf: float | None = None
     exact_match: float | None = None
@@ -47,9 +47,9 @@ class TranslationScores(NamedTuple):
     bleu_signature: str | None = None
     chrf_signature: str | None = None
     steps: int | None = None
-    """Steps of decoding, summed over batches' sentences."""
+    """Steps of decoding, summed over sentences."""
     steps_saved: int | None = None
-    """Steps that early stopping made needless."""
+    """Steps that early stopping made needless, at most."""
 
 
 class Grouped(NamedTuple):

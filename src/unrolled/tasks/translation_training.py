@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unrolled.core.errors import DataError
+from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.data.batches import PairCorpus, evaluation_batches
 from unrolled.data.pairs import Pairs, suspected_swap
 from unrolled.models.encoder_decoder import EncoderDecoder, Sizes
@@ -15,9 +15,10 @@ from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder, new_run
 from unrolled.tasks.training import Kind, Prepared, facts_of, seeded
 from unrolled.tasks.training_log import Display, open_tensorboard
-from unrolled.tasks.translating import Translation, TranslationRequest, Translator, Voice
+from unrolled.tasks.translating import Translator, Voice
 from unrolled.tasks.translation_data import Codecs, PairWindows, build_corpora, describe, load_codecs, make_codecs, open_pairs, save_codecs
 from unrolled.tasks.translation_objective import TranslationObjective, score_pairs
+from unrolled.tasks.translation_request import Translation, TranslationRequest
 from unrolled.tasks.translation_scores import TranslationScores, group_references, score_texts
 from unrolled.tasks.translation_settings import TranslationRunSettings
 from unrolled.train.group import Group
@@ -61,6 +62,7 @@ def create_run(
         codecs = make_codecs(settings.data, parts.train)
         corpora = build_corpora(folder, parts, codecs, settings.data.longest)
         model = build_model(settings, codecs, trust=trust)
+        check_reach(settings, corpora)
         build_optimizer(model, settings.train.optimizer)
         if settings.train.tensorboard:
             open_tensorboard(None)
@@ -71,6 +73,29 @@ def create_run(
     for said in (suspected_swap(*parts), left_out(corpora[0], settings)):
         if said and display is not None:
             display.noted(said)
+
+
+def check_reach(settings: TranslationRunSettings, corpora: tuple[PairCorpus, PairCorpus]) -> None:
+    """Refuse sentences that learned positions do not reach, before anything is trained.
+
+    Args:
+        settings: of the run.
+        corpora: what trains and what validates.
+
+    Raises:
+        ConfigurationError: a sentence is too long.
+    """
+    model = settings.model
+    if model.transformer.positions != "learned":
+        return
+    for kind, side in ((model.encoder.kind, 0), (model.decoder.kind, 1)):
+        longest = max(int(corpus.lengths[side].max()) for corpus in corpora) + side
+        if kind == "transformer" and longest > model.transformer.longest:
+            name = ("source", "target")[side]
+            raise ConfigurationError(
+                f"learned positions must reach the longest {name}, {longest} symbols with its end, got `model.transformer.longest={model.transformer.longest}`; "
+                "raise it, or use sinusoidal ones"
+            )
 
 
 def left_out(corpus: PairCorpus, settings: TranslationRunSettings) -> str | None:
@@ -197,7 +222,7 @@ def score_corpus(objective: TranslationObjective, corpus: PairCorpus, batch_toke
     batches = evaluation_batches(corpus.lengths, batch_tokens).batches[group.rank :: group.size]
     sums = score_pairs(objective, (corpus.collate(rows) for rows in batches), group)
     loss, symbols = sums.nats / sums.symbols, int(sums.symbols)
-    return TranslationScores(loss, math.exp(min(loss, 700.0)), 100 * sums.right / sums.symbols, symbols, len(corpus))
+    return TranslationScores(len(corpus), loss, math.exp(min(loss, 700.0)), 100 * sums.right / sums.symbols, symbols)
 
 
 def translated(translator: Translator, pairs: Pairs, request: TranslationRequest) -> tuple[TranslationScores, dict[str, Translation]]:
@@ -212,9 +237,10 @@ def translated(translator: Translator, pairs: Pairs, request: TranslationRequest
         The figures of translations (loss and accuracy are not measured here), and the best translation of each source.
     """
     grouped = group_references(pairs.sources, pairs.targets)
-    best = [found[0] for found in translator.translate(grouped.sources, request)]
+    search = translator.search(grouped.sources, request)
+    best = [found[0] for found in search.translations]
     texts = score_texts([one.text for one in best], grouped.references)
-    counted = TranslationScores(math.nan, math.nan, math.nan, 0, len(grouped.sources))
+    counted = TranslationScores(len(grouped.sources), steps=search.steps, steps_saved=search.steps_saved)
     return counted._replace(**texts._asdict()), dict(zip(grouped.sources, best, strict=True))
 
 

@@ -43,6 +43,24 @@ class Group:
         share = total // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
 
+    def agree(self, numbers: list[int], device: torch.device) -> bool:
+        """Whether all processes have the same numbers.
+
+        Args:
+            numbers: of this process, equally many everywhere.
+            device: where they are exchanged.
+
+        Returns:
+            The same answer everywhere.
+        """
+        if self.size == 1:
+            return True
+        mine = torch.tensor(numbers, dtype=torch.int64, device=device)
+        largest, smallest = mine.clone(), mine.clone()
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        dist.all_reduce(smallest, dist.ReduceOp.MIN)
+        return bool(torch.equal(largest, smallest))
+
     def sum(self, value: Tensor) -> Tensor:
         """Add a tensor up over all processes.
 

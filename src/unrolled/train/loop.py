@@ -381,7 +381,10 @@ class Trainer:
             path: the checkpoint file.
             observer: has counters of its own.
         """
-        carried = {name: self.group.gather(leaf) for name, leaf in named_leaves(self.state, "carried.")}
+        leaves = dict(named_leaves(self.state, "carried."))
+        # A state that grows may have another width in every process; then the streams start afresh when the run goes on.
+        alike = self.group.agree([size for leaf in leaves.values() for size in leaf.shape[1:]], self.machine.device)
+        carried = {name: self.group.gather(leaf) for name, leaf in leaves.items()} if alike else {}
         if not self.group.leads:
             return
         parts = {
