@@ -22,7 +22,7 @@ def test_outputs_and_gradients_are_those_with_a_state(name: str, reverse: bool) 
     found = []
     for outputs_only in (False, True):
         cell.zero_grad()
-        outputs, state = Recurrence(cell, reverse=reverse, outputs_only=outputs_only)(Padded(data, LENGTHS))
+        outputs, _state = Recurrence(cell, reverse=reverse, outputs_only=outputs_only)(Padded(data, LENGTHS))
         outputs.data.square().sum().backward()
         found.append([outputs.data, *[p.grad.clone() for p in cell.parameters()]])
         assert (outputs.data[1] == 0).all() and (outputs.data[2, 3:] == 0).all()

@@ -24,11 +24,11 @@ from unrolled.models.encoder_decoder import EncoderDecoder, Sizes
 from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
 from unrolled.report import write_look
 from unrolled.tasks.loading import load
+from unrolled.tasks.translating import Translator, Voice
 from unrolled.tasks.translation import TranslationRun, resume_translation, train_translation
+from unrolled.tasks.translation_data import Codecs
 from unrolled.tasks.translation_look import trace_translation
 from unrolled.tasks.translation_objective import PairWindow, TranslationObjective, teach
-from unrolled.tasks.translating import Translator, Voice
-from unrolled.tasks.translation_data import Codecs
 from unrolled.tasks.translation_scores import group_references, score_texts
 from unrolled.train.checkpoint import read_checkpoint
 
