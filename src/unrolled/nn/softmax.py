@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy, embedding
 
 from unrolled.core.padded import IGNORED
@@ -85,3 +87,52 @@ def sampled_cross_entropy(
     every = torch.cat([target_logits.unsqueeze(1), logits], 1)
     labels = torch.where(scored, 0, IGNORED)
     return cross_entropy(every.float(), labels, ignore_index=IGNORED, reduction="none")
+
+
+class _SmoothedCrossEntropy(torch.autograd.Function):
+    """Likelihood and smoothed objective with a gradient in few passes over a large vocabulary."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+        precise = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
+        normaliser = precise.logsumexp(-1)
+        nats = (normaliser - precise.gather(-1, targets.unsqueeze(1)).squeeze(1)).sum()
+        objective = nats
+        if smoothing:
+            objective = (1 - smoothing) * nats + smoothing * (normaliser - precise.mean(-1)).sum()
+        ctx.save_for_backward(precise, normaliser, targets)
+        ctx.smoothing, ctx.dtype = smoothing, logits.dtype
+        ctx.mark_non_differentiable(nats)
+        return objective.clone() if objective is nats else objective, nats
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        precise, normaliser, targets = ctx.saved_tensors
+        probabilities = (precise - normaliser.unsqueeze(1)).exp_()
+        if ctx.smoothing:
+            probabilities.sub_(ctx.smoothing / probabilities.shape[1])
+        wanted = targets.unsqueeze(1)
+        probabilities.scatter_add_(1, wanted, probabilities.new_full(wanted.shape, ctx.smoothing - 1))
+        return probabilities.mul_(gradient).to(ctx.dtype), None, None
+
+
+def smoothed_cross_entropy(
+    logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"], smoothing: float = 0.0
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Cross entropy with label smoothing (Szegedy et al. 2016, section 7), summed over symbols.
+
+    ::
+
+        objective = Σ (1 - ε) (-log p_y) + ε mean_v (-log p_v)
+
+    Args:
+        logits: what the read-out says.
+        targets: the right symbols.
+        smoothing: ε.
+
+    Returns:
+        The objective, which can be differentiated once, and the likelihood part `Σ -log p_y` for the record, which cannot.
+    """
+    objective, nats = _SmoothedCrossEntropy.apply(logits, targets, smoothing)
+    return objective, nats

@@ -16,6 +16,7 @@ from unrolled.core.state import State
 from unrolled.data.batches import PairBatch
 from unrolled.models.encoder_decoder import EncoderDecoder, Translating
 from unrolled.models.recurrent_decoder import Decoded
+from unrolled.nn.softmax import smoothed_cross_entropy
 from unrolled.nn.transformer_dropout import branch
 from unrolled.train.group import Group
 from unrolled.train.loop import Loss
@@ -134,16 +135,10 @@ class TranslationObjective(nn.Module):
         translating = model.encode(source, noise)
         inputs = self._own_symbols(teacher, translating, noise) if self.scheduled_sampling and self.training else teacher.inputs
         decoded = model.read(translating, inputs, noise)
-        logits = predict_where(model, decoded, translating, teacher.mask).float()
+        logits = predict_where(model, decoded, translating, teacher.mask)
         wanted = teacher.wanted[teacher.mask]
-        # One log-softmax serves both the likelihood and the smoothed objective.
-        log_probabilities = torch.log_softmax(logits, -1)
-        nats = -log_probabilities.gather(-1, wanted.unsqueeze(1)).sum()
-        count = max(len(wanted), 1)
-        objective = nats / count
-        if self.label_smoothing and self.training:
-            spread = -log_probabilities.mean(-1).sum() / count
-            objective = (1 - self.label_smoothing) * objective + self.label_smoothing * spread
+        summed, nats = smoothed_cross_entropy(logits, wanted, self.label_smoothing if self.training else 0.0)
+        objective = summed / max(len(wanted), 1)
         # A stand-in takes part in the exchange of gradients, and in nothing else; its objective is weighted by its count.
         return Loss(objective + self._coverage_loss(decoded, teacher.mask), nats * window.counts, None)
 
