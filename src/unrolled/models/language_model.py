@@ -46,7 +46,7 @@ class LanguageModelSettings(Settings):
     """Locked dropout on the embedded input."""
     hidden_dropout: float = Field(0.0, ge=0, lt=1)
     """Locked dropout between layers."""
-    output_dropout: float = Field(0.1, ge=0, lt=1)
+    output_dropout: float = Field(0.2, ge=0, lt=1)
     """Locked dropout before the read-out."""
     recurrent_dropout: float = Field(0.0, ge=0, lt=1)
     """One mask a sequence on the hidden state that a step's products see (Gal & Ghahramani 2016)."""
