@@ -150,7 +150,7 @@ def test_sub_words_keep_what_is_asked(files: tuple[Path, Path], tmp_path: Path) 
 def test_a_short_source_may_have_a_long_target(tmp_path: Path) -> None:
     (tmp_path / "p.tsv").write_text(("a\t" + "x " * 39 + "y\nb\ty\n") * 10)
     run = train_translation(tmp_path / "p.tsv", valid=tmp_path / "p.tsv", out=tmp_path / "r", differences=TINY)
-    assert run.evaluate(beam=1).exact_match == 100
+    assert len(run.translations(["a"], beam=1)[0][0].symbols) > 30  # more than twice its source and twenty
     short = run.translations(["a"], max_extra=3, max_ratio=0.0)[0][0]
     assert not short.ended and len(short.symbols) == 3
 
