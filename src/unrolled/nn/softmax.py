@@ -107,7 +107,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         precise, normaliser, targets = ctx.saved_tensors
         probabilities = (precise - normaliser.unsqueeze(1)).exp_()
         if ctx.smoothing:

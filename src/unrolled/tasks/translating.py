@@ -147,6 +147,9 @@ class Translator:
 
         Returns:
             The numbers of the search.
+
+        Raises:
+            ConfigurationError: alignments of models that read other symbols.
         """
         shared = ("beam", "n_best", "normalisation", "alpha", "coverage", "min_length", "no_repeat_ngram", "early_stopping")
         numbers = {name: getattr(request, name) for name in shared}
