@@ -147,3 +147,9 @@ def test_constraints_from_the_command_line(process: Command, run: str) -> None:
     assert done.returncode == 0 and "two dogs" in done.stdout and done.stdout.startswith("a ") and "house" not in done.stdout
     cut = process("predict", run, "--set", "max_extra=1", "--set", "max_ratio=0", "--set", "min_length=3", input="ein Hund\nzwei\n")
     assert cut.returncode == 0 and "output of 2 lines is cut at the greatest length" in cut.stderr
+
+
+def test_a_run_of_another_task_is_named(command: Command, run: str) -> None:
+    said = "must be a run of `unrolled train lm`, and it is of the task `translation`"
+    refused(command("train", "lm", "--resume", "--out", run, "--set", "train.steps=9"), said)
+    refused(command("sample", run), said)

@@ -30,7 +30,7 @@ def sample(
 ) -> None:
     """Continue a prompt, streaming; the prompt itself is printed first."""
     from unrolled.core.settings import resolve
-    from unrolled.tasks.loading import load
+    from unrolled.tasks.language_model import load_language_model
     from unrolled.tasks.sampling import SampleRequest
 
     wishes = {
@@ -46,7 +46,7 @@ def sample(
         "samples": samples,
     }
     request = resolve(SampleRequest, wishes)
-    model = load(run, trust=trust)
+    model = load_language_model(run, trust=trust)
     if json:
         print_json({"run": str(run), "seed": seed, "samples": model.sample_texts(request)})
     elif samples > 1:

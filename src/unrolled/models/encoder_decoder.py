@@ -14,7 +14,7 @@ from unrolled.core.padded import Padded
 from unrolled.core.state import State
 from unrolled.models.copying import Copying
 from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
-from unrolled.models.encoders import ConvolutionalEncoder, Encoded, Encoder, RecurrentEncoder
+from unrolled.models.encoders import ConvolutionalEncoder, Encoded, Encoder, Look, RecurrentEncoder
 from unrolled.models.recurrent_decoder import Decoded, RecurrentDecoder
 from unrolled.models.transformer_parts import TransformerDecoder, TransformerEncoder
 from unrolled.nn.dropout import LockedDropout
@@ -94,13 +94,6 @@ class EncoderDecoder(nn.Module):
         """Where the model computes."""
         return self.source_embedding.weight.device
 
-    @property
-    def reach(self) -> int | None:
-        """The most target symbols that positions exist for; `None` where there is no bound."""
-        settings = self.settings
-        learned = settings.decoder.kind == "transformer" and settings.transformer.positions == "learned"
-        return settings.transformer.longest if learned else None
-
     def encode(self, source: Padded, noise: Noise | None = None) -> Translating:
         """Read sources: the state before the first target symbol.
 
@@ -135,6 +128,22 @@ class EncoderDecoder(nn.Module):
         decoded, _ = self.decoder.read(vectors, translating.state, translating.fixed, noise)
         hidden, _ = self.output_dropout(decoded.hidden, noise=noise)
         return Decoded(hidden, decoded.weights)
+
+    @torch.no_grad()
+    def looks(self, source: Padded, targets: Int[Tensor, "batch time"]) -> tuple[dict[str, Look], dict[str, Look]]:
+        """What every layer attends to over a source and a whole target.
+
+        Args:
+            source: ids with their lengths.
+            targets: the symbol before each one that is predicted.
+
+        Returns:
+            By layer of the encoder, and by layer of the decoder.
+        """
+        translating = self.encode(source)
+        vectors = Padded(self.source_embedding(source.data), source.lengths)
+        of_encoder = {} if self.encoder is None else self.encoder.looks(vectors)
+        return of_encoder, self.decoder.looks(self.target_embedding(targets), translating.state, translating.fixed)
 
     def step(self, tokens: Int[Tensor, " batch"], state: Translating) -> tuple[Float[Tensor, "batch vocab"], Translating]:
         """One target symbol.

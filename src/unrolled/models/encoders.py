@@ -21,6 +21,15 @@ from unrolled.nn.positions import SinusoidalPositions
 from unrolled.nn.recurrence import Bidirectional, Layer, Recurrence, Stacked
 
 
+class Look(NamedTuple):
+    """What one layer attends to."""
+
+    own: Float[Tensor, "batch heads time columns"] | None
+    """Over the layer's own symbols."""
+    memory: Float[Tensor, "batch heads time source"] | None
+    """Over the source, in a decoder."""
+
+
 class Encoded(NamedTuple):
     """A source as its encoder left it."""
 
@@ -46,6 +55,17 @@ class Encoder(nn.Module, ABC):
         Returns:
             One vector a symbol, and one for each source.
         """
+
+    def looks(self, vectors: Padded) -> dict[str, Look]:
+        """What the layers attend to, for those that look on.
+
+        Args:
+            vectors: embedded symbols.
+
+        Returns:
+            By layer from below; nothing where no layer attends.
+        """
+        return {}
 
 
 class RecurrentEncoder(Encoder):

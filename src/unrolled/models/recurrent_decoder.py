@@ -14,7 +14,7 @@ from unrolled.core.padded import Padded
 from unrolled.core.state import State, named_leaves, restore_state
 from unrolled.models.cell_choice import find_cell
 from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
-from unrolled.models.encoders import Encoded, with_recurrent_dropout
+from unrolled.models.encoders import Encoded, Look, with_recurrent_dropout
 from unrolled.nn.attention import ATTENTIONS, Attended, Attention, Memory
 from unrolled.nn.cell import Cell
 from unrolled.nn.recurrence import Recurrence
@@ -199,6 +199,9 @@ class DecoderCell(Cell):
 class RecurrentDecoder(nn.Module):
     """The decoder over whole targets (teacher forcing) and step by step; the two agree."""
 
+    reach: int | None = None
+    """The most symbols that positions exist for."""
+
     def __init__(self, settings: EncoderDecoderSettings, input_size: int, memory_size: int, *, trust: bool = False) -> None:
         super().__init__()
         self.cell = DecoderCell(settings, input_size, memory_size, trust=trust)
@@ -206,6 +209,25 @@ class RecurrentDecoder(nn.Module):
         like = [leaf for _, leaf in named_leaves(self.cell.initial_state(1).layers)]
         # In the separator form the decoder's own layers read the source, and there is nothing to bridge.
         self.bridge = nn.Linear(memory_size, sum(leaf.shape[1] for leaf in like)) if memory_size else None
+
+    @property
+    def aligns(self) -> bool:
+        """Whether every step says what it attended to."""
+        return self.cell.attention is not None
+
+    def looks(self, xs: Float[Tensor, "batch time input"], state: DecoderState, fixed: DecoderFixed) -> dict[str, Look]:
+        """What is attended to over a whole target.
+
+        Args:
+            xs: the embedded symbols before each step.
+            state: from `start`.
+            fixed: from `prepare`.
+
+        Returns:
+            The weights over the source; nothing without attention.
+        """
+        weights = self.read(xs, state, fixed)[0].weights
+        return {} if weights is None else {"1": Look(None, weights.transpose(1, 2))}
 
     def start(self, encoded: Encoded) -> DecoderState:
         """The state before the first symbol: every part of every layer's state is `tanh(W summary + b)`.

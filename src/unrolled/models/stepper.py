@@ -156,6 +156,4 @@ def stepper_of(model: EncoderDecoder) -> EncoderDecoderStepper:
     Returns:
         A stepper; with alignments where the decoder gives them.
     """
-    settings = model.settings
-    aligns = settings.decoder.kind == "recurrent" and settings.attention.kind != "none"
-    return AligningStepper(model) if aligns else EncoderDecoderStepper(model)
+    return AligningStepper(model) if model.decoder.aligns else EncoderDecoderStepper(model)

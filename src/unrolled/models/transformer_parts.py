@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded
 from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
-from unrolled.models.encoders import Encoded, Encoder, fit, mean_over_time
+from unrolled.models.encoders import Encoded, Encoder, Look, fit, mean_over_time
 from unrolled.models.recurrent_decoder import Decoded
 from unrolled.nn.transformer import DecoderMemory, Transformer, TransformerState
+from unrolled.nn.transformer_layers import LayerWeights
 
 
 class TransformerEncoder(Encoder):
@@ -40,9 +40,23 @@ class TransformerEncoder(Encoder):
         memory, _ = self.stack(Padded(self.fit(vectors.data), vectors.lengths), noise=noise)
         return Encoded(memory, mean_over_time(memory))
 
+    def looks(self, vectors: Padded) -> dict[str, Look]:
+        """What every head of every layer attends to.
+
+        Args:
+            vectors: embedded symbols.
+
+        Returns:
+            Weights by layer from below.
+        """
+        return _by_layer(self.stack.attention_weights(Padded(self.fit(vectors.data), vectors.lengths))[1])
+
 
 class TransformerDecoder(nn.Module):
     """Every symbol sees those before it and the whole source; without a memory, the source is read before the target (separator form)."""
+
+    aligns = False
+    """A step does not say what it attended to; `looks` does, for a whole target."""
 
     def __init__(self, settings: EncoderDecoderSettings, input_size: int, memory_size: int, *, trust: bool = False) -> None:
         super().__init__()
@@ -50,6 +64,12 @@ class TransformerDecoder(nn.Module):
         self.fit = fit(input_size, settings.hidden_size)
         stack = settings.transformer.stack(settings.hidden_size, settings.decoder.layers, settings.hidden_dropout)
         self.stack = Transformer(stack, causal=True, memory_size=memory_size or None, scale_input=True)
+
+    @property
+    def reach(self) -> int | None:
+        """The most symbols that positions exist for."""
+        settings = self.stack.settings
+        return settings.longest if settings.positions == "learned" else None
 
     def start(self, encoded: Encoded) -> TransformerState | None:
         """The state before the first symbol: nothing was read.
@@ -118,8 +138,7 @@ class TransformerDecoder(nn.Module):
         hidden, after = self.stack(self.fit(xs), state, noise=noise, fixed=fixed)
         return Decoded(hidden, None), after
 
-    @torch.no_grad()
-    def weights(self, xs: Float[Tensor, "batch time input"], state: Any, fixed: DecoderMemory | None) -> dict[str, Any]:
+    def looks(self, xs: Float[Tensor, "batch time input"], state: Any, fixed: DecoderMemory | None) -> dict[str, Look]:
         """What every head of every layer attends to over a whole target.
 
         Args:
@@ -128,6 +147,10 @@ class TransformerDecoder(nn.Module):
             fixed: from `prepare`.
 
         Returns:
-            Weights by layer.
+            Weights by layer from below.
         """
-        return self.stack.attention_weights(self.fit(xs), state, fixed=fixed)[1]
+        return _by_layer(self.stack.attention_weights(self.fit(xs), state, fixed=fixed)[1])
+
+
+def _by_layer(weights: dict[str, LayerWeights]) -> dict[str, Look]:
+    return {str(place): Look(one.own, one.memory) for place, one in enumerate(weights.values(), 1)}

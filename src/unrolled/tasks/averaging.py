@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from unrolled.core.errors import ConfigurationError, RunError
@@ -74,5 +73,4 @@ def mean_of(files: list[Path]) -> dict[str, Tensor]:
             raise RunError(f"`{file}` must hold the same tensors as `{files[0]}`, and it does not; remove it or train again")
         for name, tensor in tensors.items():
             total[name] += tensor.double()
-    with torch.no_grad():
-        return {name: (tensor / len(files)).to(first[name].dtype) for name, tensor in total.items()}
+    return {name: (tensor / len(files)).to(first[name].dtype) for name, tensor in total.items()}

@@ -177,7 +177,7 @@ def load_language_model(path: Path | str, *, trust: bool = False) -> LanguageMod
         The run.
     """
     folder = RunFolder(Path(path))
-    folder.facts()
+    folder.check_task(LANGUAGE_MODEL.task)
     settings = resolve(LanguageModelRunSettings, folder.read_config())
     tokenizer = load_tokenizer(folder.tokenizer)
     model = build_model(settings, tokenizer.size, trust=trust)

@@ -98,6 +98,19 @@ class RunFolder:
             raise RunError(f"`{self.facts_file}` must have `{key}`, but it is missing; restore the file or train again")
         return facts[key]
 
+    def check_task(self, task: str) -> None:
+        """Refuse a run of another task.
+
+        Args:
+            task: the one that is wanted.
+
+        Raises:
+            RunError: there is no run, or it is of another task.
+        """
+        found = self.facts().get("task")
+        if found != task:
+            raise RunError(f"`{self.path}` must be a run of `unrolled train {task}`, and it is of the task `{found}`")
+
     def status(self) -> str:
         """How the run stands: `running`, `finished`, `stopped`, `failed`, or `interrupted` when it was killed.
 

@@ -96,9 +96,10 @@ def train_on(kind: Kind, path: Path | str, changes: Mapping[str, Any], *, displa
         The run folder.
 
     Raises:
-        RunError: the run is a mean of others.
+        RunError: the run is of another task, or a mean of others.
     """
     folder = RunFolder(Path(path))
+    folder.check_task(kind.task)
     if folder.facts().get("averaged"):
         raise RunError(
             f"`{path}` holds the mean of several stages of a training and cannot be trained on; go on with the run it was made from"

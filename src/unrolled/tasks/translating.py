@@ -23,7 +23,6 @@ from unrolled.decode.sampling import SamplingOptions, sample
 from unrolled.decode.stepper import Aligns, Stepper
 from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.models.stepper import stepper_of
-from unrolled.models.transformer_parts import TransformerDecoder
 from unrolled.tasks.alignment import Link, word_alignment, words_of_source, words_of_target
 from unrolled.tasks.translation_data import Codecs
 from unrolled.tasks.translation_request import Found, Translation, TranslationRequest, empty, read_terms
@@ -217,7 +216,7 @@ class Translator:
         return Found(found, sum(result.steps), sum(result.steps_saved))
 
     def _limits(self, sources: Sequence[Sequence[np.ndarray]], request: TranslationRequest) -> list[int]:
-        reach = min((voice.model.reach for voice in self.voices if voice.model.reach is not None), default=None)
+        reach = min((voice.model.decoder.reach for voice in self.voices if voice.model.decoder.reach is not None), default=None)
         lengths = [max(len(ids) for ids in one) for one in zip(*sources, strict=True)]
         limits = [int(length * request.max_ratio) + request.max_extra for length in lengths]
         return limits if reach is None else [min(limit, reach) for limit in limits]
@@ -300,15 +299,14 @@ class Translator:
         if hypothesis.alignment is not None or not (request.alignments or missing):
             return hypothesis.alignment
         model, codecs = self.voices[0]
-        if len(self.voices) > 1 or not isinstance(model.decoder, TransformerDecoder) or model.encoder is None:
-            raise ConfigurationError("alignments need a single model whose decoder attends to its source; leave them out")
         ids = [*hypothesis.tokens, *([self.target.end] if hypothesis.ended else [])]
-        with torch.inference_mode():
-            source = padded_ids([codecs.source.encode(sentence)])
-            translating = model.encode(Padded(source.data.to(self.device), source.lengths.to(self.device)))
-            read = torch.tensor([[self.target.start, *ids[:-1]]], device=self.device)
-            layers = model.decoder.weights(model.target_embedding(read), translating.state, translating.fixed)
-        weights: Tensor = layers[max(layers, key=int)].memory[0].mean(0)
+        source = padded_ids([codecs.source.encode(sentence)])
+        read = torch.tensor([[self.target.start, *ids[:-1]]], device=self.device)
+        _, looks = model.looks(Padded(source.data.to(self.device), source.lengths.to(self.device)), read)
+        memory = [one.memory for one in looks.values() if one.memory is not None]
+        if len(self.voices) > 1 or not memory:
+            raise ConfigurationError("alignments need a single model whose decoder attends to its source; leave them out")
+        weights: Tensor = memory[-1][0].mean(0)
         return weights
 
     def _link(self, tokens: Sequence[int], sentence: str, alignment: Tensor) -> list[Link]:

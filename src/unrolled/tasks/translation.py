@@ -23,7 +23,7 @@ from unrolled.tasks.translation_objective import nats_by_row
 from unrolled.tasks.translation_request import Translation, TranslationRequest
 from unrolled.tasks.translation_scores import TranslationScores
 from unrolled.tasks.translation_settings import TranslationRunSettings
-from unrolled.tasks.translation_training import TRANSLATION, build_model, create_run, files_of, objective_of, score_corpus, translated
+from unrolled.tasks.translation_training import TRANSLATION, DataFiles, build_model, create_run, objective_of, score_corpus, translated
 from unrolled.train.checkpoint import load_weights, read_checkpoint
 from unrolled.train.group import Group
 from unrolled.train.precision import Machine
@@ -206,7 +206,7 @@ def train_translation(
     Returns:
         The run, with the best weights loaded.
     """
-    paths = files_of(as_paths(files), as_paths(valid))
+    paths = DataFiles(as_paths(files), as_paths(valid))
     settings = resolve(TranslationRunSettings, differences or {})
 
     def create(path: Path, machine: Machine, group: Group) -> None:
@@ -242,14 +242,9 @@ def load_translation(path: Path | str, *, trust: bool = False) -> TranslationRun
 
     Returns:
         The run.
-
-    Raises:
-        ConfigurationError: a run of another task.
     """
     folder = RunFolder(Path(path))
-    task = folder.facts().get("task")
-    if task != TRANSLATION.task:
-        raise ConfigurationError(f"`{path}` must be a run of `train translation`, and it is of the task `{task}`")
+    folder.check_task(TRANSLATION.task)
     settings = resolve(TranslationRunSettings, folder.read_config())
     codecs = load_codecs(folder)
     model = build_model(settings, codecs, trust=trust)

@@ -12,7 +12,6 @@ from unrolled.core.padded import Padded
 from unrolled.core.settings import resolve
 from unrolled.decode.beam import record_beam
 from unrolled.decode.hypotheses import BeamTree, Fate
-from unrolled.models.recurrent_decoder import RecurrentDecoder
 from unrolled.tasks.translation import TranslationRun
 from unrolled.tasks.translation_request import Translation, TranslationRequest
 
@@ -66,7 +65,6 @@ def _hypothesis(one: Translation) -> dict[str, Any]:
     return {name: getattr(one, name) for name in kept}
 
 
-@torch.no_grad()
 def attention_maps(run: TranslationRun, source: Tensor, tokens: list[int]) -> list[dict[str, Any]]:
     """All attention of the model over a sentence and its translation.
 
@@ -80,36 +78,21 @@ def attention_maps(run: TranslationRun, source: Tensor, tokens: list[int]) -> li
     """
     model, codecs = run.model, run.codecs
     batch = Padded(source.unsqueeze(0).to(model.device), torch.tensor([len(source)], device=model.device))
-    read = torch.tensor([[codecs.target.start, *tokens[:-1]]], device=model.device)
-    names = {
-        "source": codecs.source.pieces(source.tolist()),
-        "target": codecs.target.pieces(tokens),
-        "read": codecs.target.pieces(read[0].tolist()),
-    }
-    maps = []
-    encoder: Any = model.encoder
-    if encoder is not None and hasattr(encoder, "stack"):
-        vectors = encoder.fit(model.source_embedding(batch.data))
-        _, layers = encoder.stack.attention_weights(Padded(vectors, batch.lengths))
-        maps += [_map(f"encoder, layer {_number(name)}", names["source"], names["source"], one.own) for name, one in layers.items()]
-    translating = model.encode(batch)
-    if isinstance(model.decoder, RecurrentDecoder):
-        weights = model.read(translating, read).weights
-        return maps if weights is None else [*maps, _map("decoder, source", names["target"], names["source"], weights.transpose(1, 2))]
-    own = model.decoder.weights(model.target_embedding(read), translating.state, translating.fixed)
-    seen = names["read"] if model.encoder is not None else [*names["source"], *names["read"]]
-    for name, one in own.items():
-        if one.memory is not None:
-            maps.append(_map(f"decoder, layer {_number(name)}, source", names["target"], names["source"], one.memory))
-        maps.append(_map(f"decoder, layer {_number(name)}, target", names["target"], seen, one.own))
-    return maps
+    read = [codecs.target.start, *tokens[:-1]]
+    of_encoder, of_decoder = model.looks(batch, torch.tensor([read], device=model.device))
+    sources, targets = codecs.source.pieces(source.tolist()), codecs.target.pieces(tokens)
+    # Without an encoder the decoder's own columns begin with the source.
+    columns = [*(sources if model.encoder is None else []), *codecs.target.pieces(read)]
+    maps = [_map(f"encoder, layer {name}", sources, sources, look.own) for name, look in of_encoder.items()]
+    for name, look in of_decoder.items():
+        maps.append(_map(f"decoder, layer {name}, source", targets, sources, look.memory))
+        maps.append(_map(f"decoder, layer {name}, target", targets, columns, look.own))
+    return [one for one in maps if one is not None]
 
 
-def _number(name: str) -> int:
-    return int(name) + 1
-
-
-def _map(name: str, rows: list[str], columns: list[str], weights: Tensor) -> dict[str, Any]:
+def _map(name: str, rows: list[str], columns: list[str], weights: Tensor | None) -> dict[str, Any] | None:
+    if weights is None:
+        return None
     return {"name": name, "rows": rows, "columns": columns, "weights": weights[0].float().tolist()}
 
 

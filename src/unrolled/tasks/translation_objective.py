@@ -14,15 +14,13 @@ from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded, length_mask
 from unrolled.core.state import State
 from unrolled.data.batches import PairBatch
+from unrolled.decode.processors import NEVER
 from unrolled.models.encoder_decoder import EncoderDecoder, Translating
 from unrolled.models.recurrent_decoder import Decoded
 from unrolled.nn.softmax import smoothed_cross_entropy
 from unrolled.nn.transformer_dropout import branch
 from unrolled.train.group import Group
 from unrolled.train.loop import Loss
-
-NEVER = -torch.inf
-"""The logit of a symbol that is not drawn."""
 
 
 class PairWindow(NamedTuple):

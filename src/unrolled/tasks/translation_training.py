@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -242,19 +241,6 @@ def translated(translator: Translator, pairs: Pairs, request: TranslationRequest
     texts = score_texts([one.text for one in best], grouped.references)
     counted = TranslationScores(len(grouped.sources), steps=search.steps, steps_saved=search.steps_saved)
     return counted._replace(**texts._asdict()), dict(zip(grouped.sources, best, strict=True))
-
-
-def files_of(train: Sequence[Path], valid: Sequence[Path]) -> DataFiles:
-    """The files of a run, put together.
-
-    Args:
-        train: pairs to train on.
-        valid: pairs to validate on.
-
-    Returns:
-        Both.
-    """
-    return DataFiles(list(train), list(valid))
 
 
 TRANSLATION = Kind("translation", TranslationRunSettings, prepare, recorded_files)
