@@ -36,3 +36,13 @@ def test_nothing_to_score() -> None:
     objective, nats = smoothed_cross_entropy(torch.zeros(0, 5, requires_grad=True), torch.zeros(0, dtype=torch.long), 0.1)
     objective.backward()
     assert objective.item() == nats.item() == 0
+
+
+def test_in_stretches_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, targets = torch.randn(11, 6, generator=torch.Generator().manual_seed(1)).requires_grad_(), torch.arange(11) % 6
+    whole = smoothed_cross_entropy(logits, targets, 0.1)
+    (of_whole,) = torch.autograd.grad(whole[0], logits)
+    monkeypatch.setattr("unrolled.nn.softmax.CACHED", 4 * 6)
+    pieces = smoothed_cross_entropy(logits, targets, 0.1)
+    torch.testing.assert_close(pieces, whole)
+    torch.testing.assert_close(torch.autograd.grad(pieces[0], logits)[0], of_whole)

@@ -89,32 +89,46 @@ def sampled_cross_entropy(
     return cross_entropy(every.float(), labels, ignore_index=IGNORED, reduction="none")
 
 
+CACHED = 1 << 18
+"""How many logits the loss works on at once: a stretch of rows that the cache holds goes through all its passes there."""
+
+
 class _SmoothedCrossEntropy(torch.autograd.Function):
-    """Likelihood and smoothed objective with a gradient in few passes over a large vocabulary."""
+    """Likelihood and smoothed objective; the gradient is made on the way, while a stretch of logits is in the cache."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-        precise = logits.to(torch.promote_types(logits.dtype, torch.float32), copy=True)
-        normaliser = precise.logsumexp(-1)
-        nats = (normaliser - precise.gather(-1, targets.unsqueeze(1)).squeeze(1)).sum()
-        objective = nats
-        if smoothing:
-            objective = (1 - smoothing) * nats + smoothing * (normaliser - precise.mean(-1)).sum()
-        ctx.save_for_backward(precise, normaliser, targets)
-        ctx.smoothing, ctx.dtype = smoothing, logits.dtype
+        size = max(1, logits.shape[1])
+        at_once = max(1, CACHED // size) if logits.is_cpu else max(1, len(logits))
+        gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        precision = torch.promote_types(logits.dtype, torch.float32)
+        objective, nats = (torch.zeros((), dtype=precision, device=logits.device) for _ in range(2))
+        for begin in range(0, len(logits), at_once):
+            some = slice(begin, begin + at_once)
+            precise, wanted = logits[some].to(precision), targets[some].unsqueeze(1)
+            highest = precise.amax(1, keepdim=True)
+            right = precise.gather(1, wanted)
+            mean = precise.mean(1, keepdim=True) if smoothing else right
+            shares = (precise - highest).exp_()
+            total = shares.sum(1, keepdim=True)
+            normaliser = total.log() + highest
+            nats += (normaliser - right).sum()
+            objective += (normaliser - torch.lerp(right, mean, smoothing)).sum()
+            if gradient is not None:
+                shares.div_(total)
+                if smoothing:
+                    shares.sub_(smoothing / size)
+                gradient[some] = shares.scatter_add_(1, wanted, shares.new_full(wanted.shape, smoothing - 1))
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(nats)
-        return objective.clone() if objective is nats else objective, nats
+        return objective, nats
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        precise, normaliser, targets = ctx.saved_tensors
-        probabilities = (precise - normaliser.unsqueeze(1)).exp_()
-        if ctx.smoothing:
-            probabilities.sub_(ctx.smoothing / probabilities.shape[1])
-        wanted = targets.unsqueeze(1)
-        probabilities.scatter_add_(1, wanted, probabilities.new_full(wanted.shape, ctx.smoothing - 1))
-        return probabilities.mul_(gradient).to(ctx.dtype), None, None
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * scale.to(gradient.dtype), None, None
 
 
 def smoothed_cross_entropy(
