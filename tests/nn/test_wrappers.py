@@ -25,6 +25,10 @@ def seeded(seed: int = 0) -> Noise:
     return Noise(torch.Generator().manual_seed(seed))
 
 
+def mask_of(shape: tuple[int, ...], keep: float, generator: torch.Generator) -> Tensor:
+    return Noise(generator).shared(shape, keep, torch.zeros((), dtype=torch.float64))
+
+
 @pytest.fixture
 def xs() -> Tensor:
     return torch.randn(BATCH, TIME, INPUT, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -96,7 +100,7 @@ def test_the_mask_reaches_the_products_and_nothing_else(name: str) -> None:
 
 def test_training_equals_a_loop_with_the_mask_by_hand(lstm: LSTM, xs: Tensor) -> None:
     outputs, final = Recurrence(RecurrentDropout(lstm, 0.4))(xs, noise=seeded(7))
-    mask = RecurrentMask(torch.empty(BATCH, HIDDEN).double().bernoulli_(0.6, generator=torch.Generator().manual_seed(7)) / 0.6)
+    mask = RecurrentMask(mask_of((BATCH, HIDDEN), 0.6, torch.Generator().manual_seed(7)) / 0.6)
     state = lstm.initial_state(BATCH)
     for t in range(TIME):
         gates = lstm.from_input(xs[:, t]) + (state.h * mask.mask) @ lstm.from_hidden.weight.T
@@ -146,7 +150,7 @@ def test_zoneout_keeps_the_right_share_and_draws_anew_each_step() -> None:
 def test_zoneout_training_equals_a_loop_by_hand(lstm: LSTM, xs: Tensor) -> None:
     outputs, final = Recurrence(Zoneout(lstm, {"h": 0.3, "c": 0.6}))(xs, noise=seeded(5))
     generator = torch.Generator().manual_seed(5)
-    old_h, old_c = (torch.empty(BATCH, TIME, HIDDEN).double().bernoulli_(p, generator=generator) for p in (0.3, 0.6))
+    old_h, old_c = (mask_of((BATCH, TIME, HIDDEN), p, generator) for p in (0.3, 0.6))
     h, c = lstm.initial_state(BATCH)
     for t in range(TIME):
         _, (new_h, new_c) = lstm.step(xs[:, t], LSTMState(h, c))
@@ -233,8 +237,8 @@ def test_noise_in_reverse_with_lengths_and_resets(name: str, xs: Tensor) -> None
 def test_both_equal_a_loop_by_hand(lstm: LSTM, xs: Tensor) -> None:
     outputs, _ = Recurrence(Zoneout(RecurrentDropout(lstm, 0.4), {"h": 0.3}))(xs, noise=seeded(5))
     generator = torch.Generator().manual_seed(5)
-    mask = RecurrentMask(torch.empty(BATCH, HIDDEN).double().bernoulli_(0.6, generator=generator) / 0.6)
-    old = torch.empty(BATCH, TIME, HIDDEN).double().bernoulli_(0.3, generator=generator)
+    mask = RecurrentMask(mask_of((BATCH, HIDDEN), 0.6, generator) / 0.6)
+    old = mask_of((BATCH, TIME, HIDDEN), 0.3, generator)
     state = lstm.initial_state(BATCH)
     for t in range(TIME):
         _, new = lstm.step(xs[:, t], state, mask)

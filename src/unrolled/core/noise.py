@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+STEPS = 1 << 16
+"""On a CPU a probability is met to the nearest of so many steps."""
 
 
 @dataclass(frozen=True)
@@ -49,4 +53,10 @@ class Noise:
         Returns:
             The mask.
         """
-        return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(keep, generator=self.generator)
+        kept = round(keep * STEPS)
+        if like.is_cuda or kept == 0:
+            return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(keep, generator=self.generator)
+        # A CPU draws one number at a time; a mask needs a quarter of one.
+        count = math.prod(shape)
+        words = torch.empty(-(-count // 4), dtype=torch.int64, device=like.device).random_(-(1 << 63), None, generator=self.generator)
+        return (words.view(torch.int16)[:count] <= kept - 1 - STEPS // 2).to(like.dtype).view(shape)
