@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -21,6 +21,8 @@ from unrolled.data.corpus import smallest_dtype
 from unrolled.data.pairs import Pairs
 from unrolled.data.sentences import SentenceCodec
 from unrolled.data.tokenizer import UnknownSymbolError
+
+Lengths = Sequence[Integer[np.ndarray, " pairs"]]
 
 POOL_BATCHES = 32
 """Batches that are sorted by length together: more of them pad less, fewer mix better."""
@@ -74,11 +76,12 @@ class TokenBatches:
     every epoch the pairs are shuffled, sorted by length within pools of some batches each, cut, and the batches are shuffled.
     """
 
-    def __init__(self, lengths: Sequence[Integer[np.ndarray, " pairs"]], batch_tokens: int, *, seed: int = 0) -> None:
+    def __init__(self, lengths: Lengths | Callable[[int], Lengths], batch_tokens: int, *, seed: int = 0) -> None:
         """Prepare the batches.
 
         Args:
-            lengths: tokens of every sentence, an array a side, such as `(corpus.source.lengths, corpus.target.lengths + 1)`.
+            lengths: tokens of every sentence, an array a side, such as `(corpus.source.lengths, corpus.target.lengths + 1)`; or what gives
+                them for an epoch, where sentences are cut anew in each.
             batch_tokens: what a batch may cost, padding counted.
             seed: of the order.
 
@@ -87,9 +90,7 @@ class TokenBatches:
             DataError: there is no pair.
         """
         _check_batch_tokens(batch_tokens)
-        self._cost, self._other = _extremes(lengths)
-        if not len(self._cost):
-            raise DataError("batches need at least one pair, got none; try other data, or a larger `max_length`")
+        self._lengths = lengths if callable(lengths) else lambda epoch: lengths
         self.batch_tokens, self.seed = batch_tokens, seed
         self.position, self.epoch = 0, 0
         self._laid_out = -1
@@ -148,14 +149,17 @@ class TokenBatches:
 
     def _lay_out(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         self._laid_out = epoch
+        cost, other = _extremes(self._lengths(epoch))
+        if not len(cost):
+            raise DataError("batches need at least one pair, got none; try other data, or a larger `max_length`")
         generator = np.random.default_rng([self.seed, epoch])
-        order = generator.permutation(len(self._cost)).astype(np.uint32)
-        wanted = int(POOL_BATCHES * self.batch_tokens / self._cost.mean()) + 1
+        order = generator.permutation(len(cost)).astype(np.uint32)
+        wanted = int(POOL_BATCHES * self.batch_tokens / cost.mean()) + 1
         pool = max(wanted, -(-len(order) // MOST_POOLS))
         # What is alike stays in the shuffled order: the sort is stable.
-        key = (np.arange(len(order)) // pool << 48) | (self._cost[order].astype(np.int64) << 24) | self._other[order]
+        key = (np.arange(len(order)) // pool << 48) | (cost[order].astype(np.int64) << 24) | other[order]
         order = order[np.argsort(key, kind="stable")]
-        ends = _ends(self._cost[order], self.batch_tokens, pool)
+        ends = _ends(cost[order], self.batch_tokens, pool)
         return order, ends, generator.permutation(len(ends))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import torch
 
 from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.data import load_tokenizer, save_tokenizer
-from unrolled.data.batches import PairBatch, PairCorpus, TokenBatches, build_pair_corpus, padded_ids
+from unrolled.data.batches import PairCorpus, TokenBatches, build_pair_corpus, token_lists
 from unrolled.data.pairs import Pairs, read_pairs
 from unrolled.data.sentences import SentenceCodec, sample_keys, train_codec
 from unrolled.tasks.recorded_data import record_files
@@ -147,9 +148,26 @@ class PairWindows:
     def __init__(
         self, train: Pairs, corpus: PairCorpus, codecs: Codecs, *, batch_tokens: int, seed: int, group: Group, dropout: float = 0.0
     ) -> None:
-        source, target = corpus.lengths
-        self.batches = TokenBatches((source, target + 1), batch_tokens, seed=seed)
         self.train, self.corpus, self.codecs, self.seed, self.group, self.dropout = train, corpus, codecs, seed, group, dropout
+        self._drawn = -1
+        self.batches = TokenBatches(self._lengths, batch_tokens, seed=seed)
+
+    def _lengths(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        source, target = self._cut(epoch).lengths
+        return source, target + 1
+
+    def _cut(self, epoch: int) -> PairCorpus:
+        """The pairs as an epoch reads them: with dropout every one is cut anew, source and target independently."""
+        if self.dropout and epoch != self._drawn:
+            kept = self.corpus.kept
+            keys = sample_keys(self.seed, epoch, np.arange(len(kept)))
+            sides = (self.codecs.source, self.train.sources, keys), (self.codecs.target, self.train.targets, ~keys)
+            source, target = (
+                token_lists(codec.encode_with_dropout([texts[i] for i in kept], self.dropout, of), codec.tokenizer.size)
+                for codec, texts, of in sides
+            )
+            self.corpus, self._drawn = replace(self.corpus, sources=source, targets=target), epoch
+        return self.corpus
 
     def take(self) -> PairWindow:
         """The next batch.
@@ -161,17 +179,8 @@ class PairWindows:
         share = batch.share(self.group.rank, self.group.size)
         rows = batch.rows[share]
         counts = len(rows) > 0
-        return PairWindow(self._collate(rows if counts else batch.rows[:1], batch.epoch), share.start, len(batch.rows), counts)
-
-    def _collate(self, rows: np.ndarray, epoch: int) -> PairBatch:
-        if not self.dropout:
-            return self.corpus.collate(rows)
-        keys = sample_keys(self.seed, epoch, rows)
-        read = self.corpus.kept[rows]
-        # Source and target of a pair are cut independently.
-        source = self.codecs.source.encode_with_dropout([self.train.sources[i] for i in read], self.dropout, keys)
-        target = self.codecs.target.encode_with_dropout([self.train.targets[i] for i in read], self.dropout, ~keys)
-        return PairBatch(padded_ids(source), padded_ids(target))
+        pairs = self._cut(batch.epoch).collate(rows if counts else batch.rows[:1])
+        return PairWindow(pairs, share.start, len(batch.rows), counts)
 
     @property
     def epochs_done(self) -> float:

@@ -30,8 +30,7 @@ class PairSettings(Settings):
     min_count: int = Field(1, ge=1)
     """Words seen less often become `<unk>`."""
     bpe_dropout: float = Field(0.0, ge=0, lt=1)
-    """Probability of leaving a merge out, drawn anew at every reading of a training sentence (Provilkov et al. 2020).
-    Sentences then have more symbols than batches are measured by."""
+    """Probability of leaving a merge out, drawn anew at every reading of a training sentence (Provilkov et al. 2020)."""
     longest: int = Field(256, ge=1)
     """Training pairs with more symbols on a side are left out."""
     valid_share: float = Field(0.1, gt=0, lt=1)
