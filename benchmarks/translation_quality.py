@@ -5,7 +5,7 @@
     .venv/bin/python benchmarks/translation_quality.py scan FOLDER [--minutes 10]
 
 FOLDER is the data set's own. Each model is trained on its own, one after the other, and scored on the test part by `unrolled eval`, greedy and with
-a beam of 5. Writes benchmarks/results/translation_NAME.json, for multi30k also docs/_static/bleu_by_length.svg.
+a beam of 5. Adds them to benchmarks/results/translation_NAME.json, for multi30k also docs/_static/bleu_by_length.svg.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from machine import describe_machine, write_result
+from machine import RESULTS, describe_machine, write_result
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("data", choices=["multi30k", "cmudict", "scan"])
@@ -107,6 +107,12 @@ def scan(folder: Path, work: Path) -> dict[str, dict[str, list[str]]]:
     return found
 
 
+def measured(data: str) -> list[dict[str, Any]]:
+    """The rows of earlier runs."""
+    path = RESULTS / f"translation_{data}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+
+
 def unrolled(*words: str, **kwargs: Any) -> str:
     return subprocess.run([PROGRAM, *words], check=True, stdout=subprocess.PIPE, text=True, **kwargs).stdout
 
@@ -118,7 +124,13 @@ def measure(name: str, files: dict[str, list[str]], run: Path, options: argparse
         given = [*MODELS[options.data][name], f"--set=train.minutes={minutes}", *[f"--set={one}" for one in options.sets]]
         unrolled("train", "translation", *files["train"], "--valid", *files["valid"], "--out", str(run), "--json", *given)
     shown = json.loads(unrolled("show", str(run), "--json"))
-    row = {"model": name, "minutes": minutes, "parameters": shown["parameters"], "steps": shown["result"]["steps"]}
+    row = {
+        "model": name,
+        "machine": describe_machine(),
+        "minutes": minutes,
+        "parameters": shown["parameters"],
+        "steps": shown["result"]["steps"],
+    }
     row["target_tokens_per_second"] = round(shown["result"]["tokens"] / shown["result"]["seconds"])
     for width in (1, 5):
         row[f"beam {width}"] = json.loads(unrolled("eval", str(run), *files["test"], f"--beam={width}", "--json"))
@@ -184,18 +196,21 @@ def main() -> None:
     """All models of one data set."""
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        work = Path(scratch)
-        rows = []
+        work, rows = Path(scratch), measured(options.data)
         for name, files in {"multi30k": multi30k, "cmudict": cmudict, "scan": scan}[options.data](options.folder.resolve(), work).items():
             if options.models and name not in options.models:
                 continue
             run = (options.keep or work) / f"{options.data}-{name.replace(', ', '-').replace(' ', '-')}"
-            rows.append(measure(name, files, run, options))
+            row = measure(name, files, run, options)
             if options.data == "multi30k":
-                rows[-1]["by_length"] = by_length(run, files)
-            write_result(f"translation_{options.data}", {"machine": describe_machine(), "rows": rows})
+                row["by_length"] = by_length(run, files)
+            rows = [old for old in rows if old["model"] != name] + [row]
+            write_result(f"translation_{options.data}", {"rows": rows})
     if options.data == "multi30k":
-        draw(rows, Path(__file__).parents[1] / "docs" / "_static" / "bleu_by_length.svg")
+        draw(
+            sorted(rows, key=lambda row: list(MODELS["multi30k"]).index(row["model"])),
+            Path(__file__).parents[1] / "docs" / "_static" / "bleu_by_length.svg",
+        )
 
 
 if __name__ == "__main__":
