@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,16 @@ def test_the_cache_may_be_deleted(trained: Any) -> None:
     before = trained.evaluate()
     shutil.rmtree(trained.folder.cache)
     assert load(trained.folder.path).evaluate() == before
+
+
+def test_a_run_that_can_only_be_read_is_scored(trained: Any, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, path = trained.evaluate(files=[text]), trained.folder.path
+    shutil.rmtree(trained.folder.cache)
+    found = sorted(path.rglob("*"))
+    monkeypatch.setattr(os, "access", lambda place, _: path not in (place, *place.parents))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of-the-user"))
+    assert load(path).evaluate(files=[text]) == before
+    assert sorted(path.rglob("*")) == found and any((tmp_path / "of-the-user" / "unrolled").iterdir())
 
 
 def test_the_run_may_move_with_its_data(trained: Any, text: Path, tmp_path: Path) -> None:

@@ -40,7 +40,6 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples.jsonl"
         self.report = path / "report.html"
-        self.cache = path / "cache"
         self.tensorboard = path / "tensorboard"
         self.lock = path / ".lock"
 
@@ -48,6 +47,14 @@ class RunFolder:
     def name(self) -> str:
         """The folder's own name."""
         return self.path.resolve().name
+
+    @property
+    def cache(self) -> Path:
+        """Where what can be made again is kept: in the run, or in the user's own cache where the run can only be read."""
+        own = self.path / "cache"
+        if os.access(own if own.exists() else self.path, os.W_OK) or not self.path.exists():
+            return own
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unrolled"
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says, brought to the present format.
