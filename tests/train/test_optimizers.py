@@ -95,14 +95,16 @@ def test_plateaus_are_counted() -> None:
     assert count_plateaus([3, 3, 2, 2, 2], 2) == 1
 
 
-def test_the_exponential_average_is_one() -> None:
+@pytest.mark.parametrize("decay", [0.1, 0.5, 0.999])
+def test_the_exponential_average_is_one(decay: float) -> None:
     layer = nn.Linear(1, 1, bias=False)
-    average = Average(layer, TrainSettings(average=0.5))
+    average = Average(layer, TrainSettings(average=decay))
     expected = layer.weight.item()
-    for value in (1.0, 2.0, 3.0):
-        nn.init.constant_(layer.weight, value)
+    for n in range(1, 41):
+        layer.weight.data.fill_(n)
         average.update()
-        expected = 0.5 * expected + 0.5 * value
+        kept = min(decay, (1 + n) / (10 + n))
+        expected = kept * expected + (1 - kept) * n
     assert average.module.weight.item() == pytest.approx(expected)
 
 

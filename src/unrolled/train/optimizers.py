@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_swa_multi_avg_fn
 
 from unrolled.train.settings import OptimizerSettings, TrainSettings
 
@@ -131,6 +131,24 @@ def numbers_of(parameter: Tensor) -> Tensor:
     return parameter.grad.values()
 
 
+def exponential(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
+    """A moving average that forgets the first weights soon: its decay after n updates is `min(decay, (1 + n) / (10 + n))`.
+
+    Args:
+        decay: the share that is kept at each update in the long run.
+
+    Returns:
+        What `AveragedModel` calls with the averages, the weights, and how often it was called.
+    """
+
+    @torch.no_grad()
+    def update(averages: Any, weights: Any, count: Tensor | int) -> None:
+        n = int(count)
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update
+
+
 class Average:
     """An average of the weights over training, evaluated in their place once it has begun.
 
@@ -142,7 +160,7 @@ class Average:
         self.source = module
         self.plain_mean = settings.optimizer.name == "asgd"
         self.wanted = self.plain_mean or settings.average is not None
-        function = get_swa_multi_avg_fn() if self.plain_mean else get_ema_multi_avg_fn(settings.average or 0.0)
+        function = get_swa_multi_avg_fn() if self.plain_mean else exponential(settings.average or 0.0)
         self.function, self.trigger = function, 5
         self.model: AveragedModel | None = None
         if self.wanted and not self.plain_mean:
