@@ -50,6 +50,15 @@ def test_every_pair_once_an_epoch_within_the_cost(lengths: np.ndarray, batch_tok
         assert all(batch.rows.dtype == np.int64 and batch.fresh for batch in taken)
 
 
+def test_lengths_may_be_others_in_every_epoch() -> None:
+    lengths = [np.random.default_rng(n).integers(1, 40, (2, 60)) for n in range(3)]
+    batches = TokenBatches(lambda n: list(lengths[n]), 100)
+    for number in range(3):
+        taken = epoch(batches)
+        assert sorted(np.concatenate([batch.rows for batch in taken]).tolist()) == list(range(60))
+        assert all(len(batch.rows) == 1 or cost(lengths[number], batch.rows) <= 100 for batch in taken)
+
+
 def test_the_order_follows_from_seed_and_epoch() -> None:
     lengths = np.random.default_rng(0).integers(1, 30, (2, 500))
 

@@ -17,7 +17,8 @@ from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded
 from unrolled.core.settings import merge, resolve
-from unrolled.data.batches import PairBatch
+from unrolled.data.batches import PairBatch, build_pair_corpus
+from unrolled.data.pairs import read_pairs
 from unrolled.data.sentences import train_codec
 from unrolled.decode.hypotheses import Hypothesis
 from unrolled.models.encoder_decoder import EncoderDecoder, Sizes
@@ -26,11 +27,12 @@ from unrolled.report import write_look
 from unrolled.tasks.loading import load
 from unrolled.tasks.translating import Translator, Voice
 from unrolled.tasks.translation import TranslationRun, resume_translation, train_translation
-from unrolled.tasks.translation_data import Codecs
+from unrolled.tasks.translation_data import Codecs, PairWindows
 from unrolled.tasks.translation_look import trace_translation
 from unrolled.tasks.translation_objective import PairWindow, TranslationObjective, teach
 from unrolled.tasks.translation_scores import group_references, score_texts
 from unrolled.train.checkpoint import read_checkpoint
+from unrolled.train.group import Group
 
 WORDS = ["ba", "du", "ki", "lo", "me", "no"]
 TINY: dict[str, Any] = {
@@ -39,6 +41,7 @@ TINY: dict[str, Any] = {
     "train": {
         "steps": 120,
         "batch_tokens": 128,
+        "average": 0.9,
         "evaluations": 2,
         "evaluation_decodes": 20,
         "log_every": 10,
@@ -280,10 +283,48 @@ def test_other_symbols_on_each_side(tmp_path: Path) -> None:
     assert scores.exact_match == 100
 
 
-def test_bpe_dropout_reads_otherwise_every_epoch(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_bpe_dropout_trains(files: tuple[Path, Path], tmp_path: Path) -> None:
     few = merge(TINY, {"train": {"steps": 3, "evaluations": 1}})
     data = {"tokens": "bpe", "vocabulary_size": 290, "bpe_dropout": 0.5}
     assert train_translation(files, out=tmp_path / "r", differences={**few, "data": data}).summary()["steps"] == 3
+
+
+def test_bpe_dropout_cuts_anew_every_epoch_and_batches_by_what_it_cut(files: tuple[Path, Path]) -> None:
+    pairs = read_pairs(files)
+    codec = train_codec("bpe", [*pairs.sources, *pairs.targets], vocabulary_size=290)
+    codecs = Codecs(codec, codec)
+    corpus = build_pair_corpus(pairs, *codecs, max_length=9)
+    kept = sorted((pairs.sources[i], pairs.targets[i]) for i in corpus.kept)
+
+    def reading(rank: int = 0, size: int = 1) -> PairWindows:
+        return PairWindows(pairs, corpus, codecs, batch_tokens=150, seed=1, group=Group(rank, size), dropout=0.5)
+
+    def ids(window: PairWindow) -> list[tuple[list[int], ...]]:
+        sides = ([row[:n].tolist() for row, n in zip(*side, strict=True)] for side in window.batch)
+        return list(zip(*sides, strict=True))
+
+    def epoch(windows: PairWindows) -> list[PairWindow]:
+        begun = int(windows.epochs_done)
+        taken = []
+        while int(windows.epochs_done) == begun:
+            taken.append(windows.take())
+        return taken
+
+    windows = reading()
+    first = epoch(windows)
+    halfway = windows.take(), windows.state_dict()
+    second = [halfway[0], *epoch(windows)]
+    for taken in (first, second):
+        read = [pair for window in taken for pair in ids(window)]
+        assert sorted((codec.decode(source), codec.decode(target)) for source, target in read) == kept
+        assert all(len(target) * max(source.shape[1], target.shape[1] + 1) <= 150 for (source, _), (target, _) in (w.batch for w in taken))
+    cuts = [{codec.decode(source): source for window in taken for source, _ in ids(window)} for taken in (first, second)]
+    assert sum(cuts[0][text] != cuts[1][text] for text in cuts[0]) > len(cuts[0]) / 2
+    other = reading()
+    other.load_state_dict(halfway[1])
+    assert ids(other.take()) == ids(second[1])
+    shares = reading(0, 2).take(), reading(1, 2).take()
+    assert ids(shares[0]) + ids(shares[1]) == ids(first[0])
 
 
 def test_the_trace_of_a_sentence(trained: TranslationRun) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from unrolled.core.errors import ConfigurationError, UserError
 from unrolled.core.padded import Padded
@@ -138,6 +139,36 @@ class Attention(nn.Module, ABC):
         return Attended(self.combine(weights, memory.values.to(weights.dtype)), weights)
 
 
+class _AdditiveScores(torch.autograd.Function):
+    """`tanh(query + key) · score` for all pairs; the backward pass makes the tanh again, stretch by stretch, which is cheaper than to keep it."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, keys: Tensor, score: Tensor, at_once: int) -> Tensor:
+        ctx.save_for_backward(query, keys, score)
+        ctx.at_once = at_once
+        places = keys.unsqueeze(1)
+        parts = [(steps.unsqueeze(2) + places).tanh_() @ score for steps in query.split(at_once, 1)]
+        return torch.cat(parts, 1) if parts else query.new_zeros((*query.shape[:2], keys.shape[1]))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        query, keys, score = ctx.saved_tensors
+        places, precision = keys.unsqueeze(1), torch.promote_types(score.dtype, torch.float32)
+        # With t the tanh, Σ g (1 - t²) = Σ g - Σ g t², over places for a query and over queries for a place.
+        of_query = gradient.sum(2, keepdim=True).expand_as(query).to(query.dtype, copy=True)
+        of_keys = gradient.sum(1).unsqueeze(2).expand_as(keys).to(precision, copy=True)
+        of_score = torch.zeros_like(score, dtype=precision)
+        for begin in range(0, query.shape[1], ctx.at_once):
+            some = slice(begin, begin + ctx.at_once)
+            tanh, weight = (query[:, some].unsqueeze(2) + places).tanh_(), gradient[:, some].unsqueeze(3)
+            of_score += tanh.flatten(0, 2).t() @ weight.flatten().to(tanh.dtype)
+            weighed = tanh.square_().mul_(weight)
+            of_query[:, some] -= weighed.sum(2)
+            of_keys -= weighed.sum(1)
+        return of_query.mul_(score), of_keys.mul_(score).to(keys.dtype), of_score.to(score.dtype), None
+
+
 class AdditiveAttention(Attention):
     """`e_ij = vᵀ tanh(W s_i + U h_j)` (Bahdanau et al. 2015, appendix A.1.2), with coverage `vᵀ tanh(W s_i + U h_j + w_c cov_j)`.
 
@@ -177,10 +208,8 @@ class AdditiveAttention(Attention):
             pieces = zip(query.split(rows), keys.split(rows), strict=True)
             return torch.cat([(step + some).tanh_() @ score for step, some in pieces])[:, None, None]
         at_once = max(1, CACHED // max(1, keys.numel())) if query.is_cpu else max(1, time)
-        places = keys.unsqueeze(1)
-        # The sum is needed by nobody else and tanh's gradient needs its result only, so it is written over the sum.
-        parts = [(steps.unsqueeze(2) + places).tanh_() @ score for steps in query.split(at_once, 1)]
-        return torch.cat(parts, 1).unsqueeze(1)
+        scores: Weights = _AdditiveScores.apply(query, keys, score, at_once)
+        return scores.unsqueeze(1)
 
 
 class DotAttention(Attention):

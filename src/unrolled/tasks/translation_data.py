@@ -19,9 +19,11 @@ from unrolled.data.sentences import SentenceCodec, sample_keys, train_codec
 from unrolled.tasks.recorded_data import record_files
 from unrolled.tasks.run_folder import RunFolder
 from unrolled.tasks.translation_objective import PairWindow
-from unrolled.tasks.translation_settings import PairSettings
+from unrolled.tasks.translation_settings import SUBWORDS, PairSettings
 from unrolled.train.group import Group
 
+FEW_SENTENCES, FEW_SUBWORDS = 100_000, 4_000
+"""Below so many sentences, so many sub-words: rarer ones are seen too seldom to be learnt (Sennrich & Zhang 2019)."""
 SHUFFLE = 20_140_910
 """The seed by which validation pairs are drawn: the same for every run on the same files."""
 
@@ -108,6 +110,8 @@ def make_codecs(settings: PairSettings, train: Pairs) -> Codecs:
 def _learn(settings: PairSettings, kind: str, sentences: list[str]) -> SentenceCodec:
     """Options that a kind does not have are left out where the other side may have meant them."""
     size = None if kind == "characters" and len(set(settings.kinds)) > 1 else settings.vocabulary_size
+    if size is None and kind in SUBWORDS and len(sentences) < FEW_SENTENCES * (2 if settings.is_joint else 1):
+        size = FEW_SUBWORDS
     count = 1 if kind != "words" and "words" in settings.kinds else settings.min_count
     return train_codec(kind, sentences, vocabulary_size=size, min_count=count)
 

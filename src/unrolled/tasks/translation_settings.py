@@ -26,7 +26,7 @@ class PairSettings(Settings):
     joint: bool | None = None
     """One vocabulary for both sides; when not given, sub-words are joint where both sides have the same kind, and all others apart."""
     vocabulary_size: int | None = Field(None, ge=2)
-    """At most so many symbols in each vocabulary; 8,000 sub-words, or all words, when not given."""
+    """At most so many symbols in each vocabulary; when not given, all words, or 8,000 sub-words (4,000 below 100,000 pairs)."""
     min_count: int = Field(1, ge=1)
     """Words seen less often become `<unk>`."""
     bpe_dropout: float = Field(0.0, ge=0, lt=1)
@@ -71,7 +71,9 @@ class TranslationScheduleSettings(ScheduleSettings):
 class TranslationTrainSettings(TrainSettings):
     """Training on batches of pairs."""
 
-    batch_tokens: int = Field(2048, ge=1)
+    average: float | None = Field(0.998, gt=0, lt=1)
+    """Keep an exponential moving average of the weights with this decay and evaluate that."""
+    batch_tokens: int = Field(1024, ge=1)
     """Symbols of a batch, padding included, on the side that has more; every pair comes once an epoch, with others of its length."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of the probability that the objective spreads over the whole vocabulary (Szegedy et al. 2016)."""
