@@ -58,6 +58,14 @@ def test_validation_files_of_its_own(command: Command, pairs: list[str]) -> None
     assert facts["data"]["valid_files"] == ["../a.de", "../a.en"] and facts["data"]["valid_pairs"] == 30
 
 
+def test_what_does_nothing_is_told(command: Command, pairs: list[str]) -> None:
+    done = command("train", "translation", *pairs, *SMALL, "--set=model.attention.kind=none", "--set=model.attention.heads=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("no effect") == 1
+    assert "`model.attention.heads` has no effect here: it is for `model.attention.kind=multi_head`, and that is `none`" in done.stderr
+    assert "no effect" not in command("train", "translation", *pairs, "--quiet", *SMALL, "--set=model.encoder.width=5").stderr
+
+
 def test_predict_reads_and_writes_lines(process: Command, run: str) -> None:
     done = process("predict", run, input="ein Hund\n\nzwei Hunde\n")
     assert done.returncode == 0, done.stderr

@@ -20,6 +20,7 @@ from unrolled.tasks.translation_objective import TranslationObjective, score_pai
 from unrolled.tasks.translation_request import Translation, TranslationRequest
 from unrolled.tasks.translation_scores import TranslationScores, group_references, score_texts
 from unrolled.tasks.translation_settings import TranslationRunSettings
+from unrolled.tasks.without_effect import TRANSLATION_RULES
 from unrolled.train.group import Group
 from unrolled.train.loop import Record
 from unrolled.train.optimizers import build_optimizer
@@ -243,5 +244,5 @@ def translated(translator: Translator, pairs: Pairs, request: TranslationRequest
     return counted._replace(**texts._asdict()), dict(zip(grouped.sources, best, strict=True))
 
 
-TRANSLATION = Kind("translation", TranslationRunSettings, prepare, recorded_files)
+TRANSLATION = Kind("translation", TranslationRunSettings, prepare, recorded_files, TRANSLATION_RULES)
 """What a translation gives for its training."""
