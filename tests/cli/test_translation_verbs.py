@@ -42,8 +42,16 @@ def run(command: Command, pairs: list[str]) -> str:
 def test_valid_takes_two_files() -> None:
     words = ["train", "translation", "--valid", "v.de", "v.en", "t.de", "t.en"]
     assert spread_valid(words) == ["train", "translation", "--valid", "v.de", "--valid", "v.en", "t.de", "t.en"]
+    words = ["train", "translation", "t.de", "t.en", "--valid=v.de", "v.en", "--out", "r"]
+    assert spread_valid(words) == ["train", "translation", "t.de", "t.en", "--valid=v.de", "--valid", "v.en", "--out", "r"]
     for other in (
         ["train", "lm", "--valid", "v.txt", "t.txt"],
+        ["train", "lm", "--valid=v.txt", "t.txt"],
+        ["train", "translation", "--valid=v.tsv", "t.tsv"],
+        ["train", "translation", "--valid=v.de", "--valid=v.en", "t.de", "t.en"],
+        ["train", "translation", "--valid", "v.de", "--valid", "v.en", "t.de", "t.en"],
+        ["train", "translation", "t.de", "t.en", "--valid=v.de"],
+        ["train", "translation", "t.de", "t.en", "--valid"],
         ["train", "translation", "--valid", "v.tsv", "t.tsv"],
         ["train", "translation", "t.tsv", "--valid", "v.jsonl.gz"],
         ["train", "translation", "t.de", "t.en", "--valid", "v.de", "--out", "r"],
@@ -55,6 +63,10 @@ def test_validation_files_of_its_own(command: Command, pairs: list[str]) -> None
     done = command("train", "translation", *pairs, "--valid", *pairs, "--out", "r", "--json", *SMALL)
     assert done.returncode == 0 and json.loads(done.stdout)["steps"] == 6
     facts = json.loads(command("show", "r", "--json").stdout)
+    assert facts["data"]["valid_files"] == ["../a.de", "../a.en"] and facts["data"]["valid_pairs"] == 30
+    done = command("train", "translation", *pairs, "--out", "joined", f"--valid={pairs[0]}", pairs[1], *SMALL)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(command("show", "joined", "--json").stdout)
     assert facts["data"]["valid_files"] == ["../a.de", "../a.en"] and facts["data"]["valid_pairs"] == 30
 
 
