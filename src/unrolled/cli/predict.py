@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from unrolled.cli.machine import Device, Threads, open_run
 from unrolled.cli.output import finite
 
 
@@ -23,6 +24,8 @@ def predict(
         bool, typer.Option("--alignments", help="Add a column of links source-output between words, counted from 0: 0-0 1-2.")
     ] = False,
     ensemble: Annotated[list[Path] | None, typer.Option("--ensemble", metavar="RUN", help="A further run to decode together with.")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, with symbols, scores and alignment.")] = False,
     options: Annotated[bool, typer.Option("--options", help="List every option for --set with its default, and end.")] = False,
@@ -31,14 +34,13 @@ def predict(
     from unrolled.cli.settings_table import print_options
     from unrolled.core.errors import ConfigurationError
     from unrolled.core.settings import combine, resolve
-    from unrolled.tasks.loading import load
     from unrolled.tasks.translation import TranslationRun
     from unrolled.tasks.translation_request import TranslationRequest
 
     if options:
         print_options(TranslationRequest)
         return
-    opened = load(run, trust=trust)
+    opened = open_run(run, trust=trust, device=device, threads=threads)
     if not isinstance(opened, TranslationRun):
         task = opened.folder.fact("task")
         raise ConfigurationError(f"`unrolled predict` needs a run that gives an output for each line, and `{run}` is of the task `{task}`")
