@@ -177,10 +177,30 @@ def train_run(
             recorder.rewind(saved)
         if group.leads:
             recorder.display.begun(folder.facts())
+        before = trainer.counters.step
         with stop_on_interrupt(recorder):
             status = trainer.run(recorder, folder.checkpoint)
         if group.leads:
+            if resume and status == "finished" and trainer.counters.step == before:
+                recorder.display.noted(nothing_done(trainer))
             conclude(folder, trainer, status)
+
+
+def nothing_done(trainer: Trainer) -> str:
+    """What is said of a run that was to go on and had reached its end before.
+
+    Args:
+        trainer: as it stands.
+
+    Returns:
+        A sentence that names the end and how to move it.
+    """
+    settings, counters = trainer.settings, trainer.counters
+    reached = {"minutes": counters.seconds / 60, "epochs": trainer.source.epochs_done, "steps": counters.step}
+    bounds: dict[str, Any] = {name: getattr(settings, name) for name in reached}
+    passed = {name: bound for name, bound in bounds.items() if bound is not None and reached[name] >= bound}
+    name, bound = next(iter(passed.items()), ("patience", settings.patience or 0))
+    return f"nothing was trained: the run had reached its end, `train.{name}={bound}`; to go on, give a later one, such as `--set train.{name}={2 * bound}`"
 
 
 def conclude(folder: RunFolder, trainer: Trainer, status: str) -> None:
