@@ -42,15 +42,8 @@ def evaluate(
     from unrolled.core.settings import combine
     from unrolled.tasks.loading import refuse_foreign_options
 
-    wishes: dict[str, Any] = {
-        "split": split,
-        "streams": streams,
-        "beam": beam,
-        "ensemble": ensemble,
-        "lines": lines,
-        **combine([], set_ or []),
-    }
-    wishes = {name: value for name, value in wishes.items() if value is not None}
+    given = {"split": split, "streams": streams, "beam": beam, "ensemble": ensemble, "lines": lines}
+    wishes: dict[str, Any] = {name: value for name, value in given.items() if value is not None} | combine([], set_ or [])
     opened = open_run(run, trust=trust, device=device, threads=threads)
     refuse_foreign_options(opened, wishes)
     result = opened.evaluate(files or None, **wishes)._asdict()

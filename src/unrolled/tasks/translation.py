@@ -92,7 +92,7 @@ class TranslationRun:
             at_once: lines that are read before the first is put out.
 
         Yields:
-            The translations of each line.
+            The translations of each line; `refused` says why there is none where a line is longer than the model reads.
         """
         yield from self.translator(ensemble).stream(lines, request, at_once)
 

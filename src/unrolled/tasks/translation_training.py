@@ -88,10 +88,16 @@ def check_reach(settings: TranslationRunSettings, corpora: tuple[PairCorpus, Pai
     model = settings.model
     if model.transformer.positions != "learned":
         return
-    for kind, side in ((model.encoder.kind, 0), (model.decoder.kind, 1)):
-        longest = max(int(corpus.lengths[side].max()) for corpus in corpora) + side
-        if kind == "transformer" and longest > model.transformer.longest:
-            name = ("source", "target")[side]
+    both = model.encoder.kind == "none"
+    lengths = [
+        (int(sources.max()), int(targets.max()), int((sources + targets).max())) for sources, targets in (c.lengths for c in corpora)
+    ]
+    source, target, together = (max(column) for column in zip(*lengths, strict=True))
+    read = [("source", source)] if model.encoder.kind == "transformer" else []
+    if model.decoder.kind == "transformer":
+        read.append(("source and target together", together + 1) if both else ("target", target + 1))
+    for name, longest in read:
+        if longest > model.transformer.longest:
             raise ConfigurationError(
                 f"learned positions must reach the longest {name}, {longest} symbols with its end, got `model.transformer.longest={model.transformer.longest}`; "
                 "raise it, or use sinusoidal ones"
