@@ -42,8 +42,16 @@ def run(command: Command, pairs: list[str]) -> str:
 def test_valid_takes_two_files() -> None:
     words = ["train", "translation", "--valid", "v.de", "v.en", "t.de", "t.en"]
     assert spread_valid(words) == ["train", "translation", "--valid", "v.de", "--valid", "v.en", "t.de", "t.en"]
+    words = ["train", "translation", "t.de", "t.en", "--valid=v.de", "v.en", "--out", "r"]
+    assert spread_valid(words) == ["train", "translation", "t.de", "t.en", "--valid=v.de", "--valid", "v.en", "--out", "r"]
     for other in (
         ["train", "lm", "--valid", "v.txt", "t.txt"],
+        ["train", "lm", "--valid=v.txt", "t.txt"],
+        ["train", "translation", "--valid=v.tsv", "t.tsv"],
+        ["train", "translation", "--valid=v.de", "--valid=v.en", "t.de", "t.en"],
+        ["train", "translation", "--valid", "v.de", "--valid", "v.en", "t.de", "t.en"],
+        ["train", "translation", "t.de", "t.en", "--valid=v.de"],
+        ["train", "translation", "t.de", "t.en", "--valid"],
         ["train", "translation", "--valid", "v.tsv", "t.tsv"],
         ["train", "translation", "t.tsv", "--valid", "v.jsonl.gz"],
         ["train", "translation", "t.de", "t.en", "--valid", "v.de", "--out", "r"],
@@ -56,6 +64,18 @@ def test_validation_files_of_its_own(command: Command, pairs: list[str]) -> None
     assert done.returncode == 0 and json.loads(done.stdout)["steps"] == 6
     facts = json.loads(command("show", "r", "--json").stdout)
     assert facts["data"]["valid_files"] == ["../a.de", "../a.en"] and facts["data"]["valid_pairs"] == 30
+    done = command("train", "translation", *pairs, "--out", "joined", f"--valid={pairs[0]}", pairs[1], *SMALL)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(command("show", "joined", "--json").stdout)
+    assert facts["data"]["valid_files"] == ["../a.de", "../a.en"] and facts["data"]["valid_pairs"] == 30
+
+
+def test_what_does_nothing_is_told(command: Command, pairs: list[str]) -> None:
+    done = command("train", "translation", *pairs, *SMALL, "--set=model.attention.kind=none", "--set=model.attention.heads=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("no effect") == 1
+    assert "`model.attention.heads` has no effect here: it is for `model.attention.kind=multi_head`, and that is `none`" in done.stderr
+    assert "no effect" not in command("train", "translation", *pairs, "--quiet", *SMALL, "--set=model.encoder.width=5").stderr
 
 
 def test_predict_reads_and_writes_lines(process: Command, run: str) -> None:
@@ -66,6 +86,10 @@ def test_predict_reads_and_writes_lines(process: Command, run: str) -> None:
     assert [line.split("\t")[0] for line in several] == ["1", "1"]
     whole = json.loads(process("predict", run, "--json", input="ein Hund").stdout)
     assert whole["line"] == 1 and {"text", "score", "alignment", "symbols"} <= whole["outputs"][0].keys()
+    best = json.loads(process("predict", run, "--json", "--set", "normalisation=none", "--set", "min_length=3", input="ein Hund").stdout)[
+        "outputs"
+    ][0]
+    assert best["score"] == pytest.approx(best["log_probability"])
     refused(process("predict", run, "--beam", "2", "--n-best", "3", input="ein\n"), "`n_best` must be at most `beam`, 2, got 3")
     refused(process("predict", run, "--set", "beem=3", input="ein\n"), "did you mean `beam`")
 
@@ -74,6 +98,8 @@ def test_eval_by_the_measures_of_the_field(command: Command, run: str, pairs: li
     found = json.loads(command("eval", run, *pairs, "--beam", "2", "--json").stdout)
     assert {"loss", "bleu", "chrf", "exact_match", "wer", "token_accuracy", "bleu_signature"} <= found.keys()
     assert "BLEU" in command("eval", run).stdout
+    assert command("eval", run, *pairs, "--set", "normalisation=none", "--set", "no_repeat_ngram=none").returncode == 0
+    refused(command("eval", run, *pairs, "--set", "beam=none"), "`beam` should be a valid integer, got None")
     refused(command("eval", run, "--streams", "2"), "`streams` is no option of evaluating a run of the task `translation`")
 
 
@@ -104,6 +130,23 @@ def test_a_beam_larger_than_the_vocabulary(command: Command, tmp_path: Path) -> 
 def test_a_very_long_sentence(process: Command, run: str) -> None:
     done = process("predict", run, "--beam", "2", "--set", "max_ratio=0", "--set", "max_extra=5", input="ein Hund " * 5000 + "\n")
     assert done.returncode == 0 and done.stdout.count("\n") == 1
+
+
+def test_lines_beyond_learned_positions(process: Command, command: Command, pairs: list[str]) -> None:
+    learned = ["encoder.kind=transformer", "decoder.kind=transformer", "transformer.positions=learned", "transformer.longest=4"]
+    done = command("train", "translation", *pairs, "--out", "learned", *SMALL, *(f"--set=model.{option}" for option in learned))
+    assert done.returncode == 0, done.stderr
+    lines = "ein Hund\nein Hund und zwei Hunde\nein\n" + "Hund " * 7 + "\n"
+    done = process("predict", "learned", "--set", "max_extra=1", "--set", "max_ratio=0", "--set", "min_length=1", input=lines)
+    assert done.returncode == 2 and [bool(line) for line in done.stdout.split("\n")] == [True, False, True, False, False]
+    said = "unrolled: line {} is not translated, its output is empty: it has {} symbols, and the model reads at most 4"
+    first, second, third = done.stderr.strip().split("\n")
+    assert first.startswith(said.format(2, 5)) and second.startswith(said.format(4, 7)) and "output of 2 lines is cut" in third
+    several = process("predict", "learned", "--n-best", "2", input=lines).stdout.splitlines()
+    assert [line.split("\t")[0] for line in several] == ["1", "1", "2", "3", "3", "4"]
+    told = [json.loads(line)["outputs"][0] for line in process("predict", "learned", "--json", input=lines).stdout.splitlines()]
+    assert [one["refused"] is None for one in told] == [True, False, True, False]
+    assert told[1]["text"] == "" and told[1]["score"] is None and told[1]["refused"].startswith("it has 5 symbols")
 
 
 @pytest.mark.parametrize(

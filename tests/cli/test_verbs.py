@@ -98,6 +98,43 @@ def test_resume_goes_on(command: Command, run: str) -> None:
     assert json.loads(done.stdout)["steps"] == 20
 
 
+@pytest.mark.parametrize(
+    ("options", "end"),
+    [
+        ([], "`train.steps=12`; to go on, give a later one, such as `--set train.steps=24`"),
+        (["--set=train.epochs=0.01"], "`train.epochs=0.01`; to go on, give a later one, such as `--set train.epochs=0.02`"),
+        (["--set=train.minutes=0.00001"], "`train.minutes=1e-05`; to go on, give a later one, such as `--set train.minutes=2e-05`"),
+        (
+            ["--set=train.steps=20", "--set=train.patience=1"],
+            "`train.patience=1`; to go on, give a later one, such as `--set train.patience=2`",
+        ),
+    ],
+)
+def test_resuming_at_the_end_says_that_nothing_was_done(command: Command, text: Path, options: list[str], end: str) -> None:
+    rate = [] if "train.patience" not in end else ["--set=train.optimizer.learning_rate=1e-30"]  # so that it gets no better
+    trained = command("train", "lm", text.name, "--out", "run", *SMALL, *rate)
+    assert trained.returncode == 0 and "nothing was trained" not in trained.stderr
+    before = json.loads(command("show", "run", "--json").stdout)["result"]["steps"]
+    done = command("train", "lm", "--resume", "--out", "run", *options)
+    assert done.returncode == 0 and f"nothing was trained: the run had reached its end, {end}" in done.stderr
+    assert json.loads(command("show", "run", "--json").stdout)["result"]["steps"] == before
+    assert (
+        "nothing was trained"
+        not in command(
+            "train",
+            "lm",
+            "--resume",
+            "--out",
+            "run",
+            "--set=train.steps=12",
+            "--set=train.epochs=90",
+            "--set=train.minutes=9",
+            "--set=train.patience=9",
+            "--set=train.steps=14",
+        ).stderr
+    )
+
+
 def test_help_names_the_verbs(command: Command) -> None:
     helped = command("--help").stdout
     assert all(verb in helped for verb in ("train", "eval", "sample", "runs", "show", "demo"))

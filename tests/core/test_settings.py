@@ -1,6 +1,7 @@
 """Configuration: unknown keys are refused with the nearest known one, values are checked, differences are merged."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from pydantic import Field
@@ -24,6 +25,19 @@ class Outer(Settings):
 
 def test_defaults_and_differences() -> None:
     assert resolve(Outer, {"inner": {"rate": 2}}).inner.rate == 2.0
+
+
+class Choice(Settings):
+    kind: Literal["some", "none"] = "some"
+    """One of the words may be `none`."""
+    limit: int | None = 3
+    """Nothing at all may be a value."""
+
+
+def test_none_is_a_word_where_it_is_a_choice() -> None:
+    assert resolve(Choice, merge(parse_override("kind=none"), parse_override("limit=none"))) == Choice(kind="none", limit=None)
+    with pytest.raises(ConfigurationError, match=r"`name` should be a valid string, got None"):
+        resolve(Outer, parse_override("name=none"))
 
 
 def test_unknown_key_names_the_nearest() -> None:

@@ -13,7 +13,8 @@ from test_beam import END, START, Leaf, Maze, SharingMaze, assert_same, options_
 
 from unrolled.core.errors import ConfigurationError
 from unrolled.decode import Forbid, ForbidPhrases, MinimumLength, NoRepeatNgram, beam_search, record_beam
-from unrolled.decode.constraints import advance, allocate, compile_phrases, is_met, wanted_tokens
+from unrolled.decode.constraints import allocate
+from unrolled.decode.phrases import advance, compile_phrases, is_met, progress, wanted_tokens
 
 Phrase = list[int]
 texts = st.lists(st.integers(0, 2), max_size=9)
@@ -26,19 +27,20 @@ def contains(text: list[int] | tuple[int, ...], phrase: Phrase) -> bool:
 
 @given(texts, phrase_lists)
 def test_automata_count_what_there_is_of_each_phrase(text: list[int], phrases: list[Phrase]) -> None:
-    tables = compile_phrases([phrases, [[9, 9]]])
-    matched = torch.zeros((2, 1, tables.lengths.shape[1]), dtype=torch.long)
+    tables = compile_phrases([phrases, [[9, 9]]], 10, 8)
+    states = torch.zeros((2, 1, tables.met.shape[1]), dtype=torch.long)
     for read in range(len(text) + 1):
-        begun = text[:read]
+        begun, total = text[:read], 0
+        wanted = wanted_tokens(tables, states)[0, 0].view(tables.met.shape[1], -1)
         for i, phrase in enumerate(phrases):
             ends = [n for n in range(len(phrase) + 1) if n <= read and begun[read - n :] == phrase[:n]]
             there = len(phrase) if contains(begun, phrase) else max(ends)
-            assert matched[0, 0, i] == there
-            wanted = phrase[there] if there < len(phrase) else -1
-            assert wanted_tokens(tables, matched)[0, 0, i] == wanted
-        assert is_met(tables, matched).tolist() == [[all(contains(begun, p) for p in phrases)], [False]]
+            total += there
+            assert wanted[i].tolist() == [phrase[there] if there < len(phrase) else -1]
+        assert progress(tables, states).tolist() == [[total], [0]]
+        assert is_met(tables, states).tolist() == [[all(contains(begun, p) for p in phrases)], [False]]
         if read < len(text):
-            matched = advance(tables, matched, torch.tensor([[text[read]], [text[read]]]))
+            states = advance(tables, states, torch.tensor([[text[read]], [text[read]]]))
 
 
 @given(st.lists(st.tuples(st.sampled_from([-math.inf, -3.0, -2.0, -1.0]), st.integers(0, 3)), min_size=1, max_size=12), st.integers(1, 12))

@@ -24,6 +24,7 @@ from unrolled.decode.hypotheses import Hypothesis
 from unrolled.models.encoder_decoder import EncoderDecoder, Sizes
 from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
 from unrolled.report import write_look
+from unrolled.tasks import translating
 from unrolled.tasks.loading import load
 from unrolled.tasks.translating import Translator, Voice
 from unrolled.tasks.translation import TranslationRun, resume_translation, train_translation
@@ -128,10 +129,49 @@ def test_words_are_aligned_with_their_source(trained: TranslationRun, files: tup
     assert sum(found.alignment[0]) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [1, translating.WEIGHTS_AT_ONCE])
+def test_alignments_do_not_depend_on_their_batch(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    kinds = {"encoder": {"kind": "transformer"}, "decoder": {"kind": "transformer", "layers": 2}}
+    run = train_translation(files, out=tmp_path / "t", differences=merge(TINY, {"model": kinds, "train": {"steps": 5}}))
+    monkeypatch.setattr(translating, "WEIGHTS_AT_ONCE", at_once)
+    lines = ["ba du ki no", "lo", "", "me me"]
+    found = run.translations(lines, beam=3, n_best=3, alignments=True, max_ratio=2.0, max_extra=1)
+    for line, several in zip(lines, found, strict=True):
+        for one in several if line else []:
+            # The model by itself: the last layer over this one translation, the mean over heads.
+            source, target = (codec.encode(text) for codec, text in zip(run.codecs, (line, one.text), strict=True))
+            if len(target) + one.ended != len(one.symbols):
+                continue  # it wrote a symbol that is no text
+            read = torch.tensor([[run.codecs.target.start, *target.tolist()][: len(one.symbols)]])
+            _, looks = run.model.looks(Padded(torch.from_numpy(source).long()[None], torch.tensor([len(source)])), read)
+            weights = looks["2"].memory
+            assert weights is not None and one.alignment is not None
+            torch.testing.assert_close(torch.tensor(one.alignment), weights[0].mean(0), atol=1e-5, rtol=0)
+            assert one.words is not None and len(one.words) == len(one.text.split())
+    assert sum(len(one.symbols) > 1 for several in found for one in several) > 3
+
+
 def test_constraints(trained: TranslationRun) -> None:
     assert "ME" in trained.translate("ba du", require=("ME",)).split()
     assert "BA" not in trained.translate("ba du", forbid=("BA",)).split()
     assert trained.translate("ba du", prefix="NO").startswith("NO")
+    looked = trace_translation(trained, "ba du", beam=3, prefix="NO", require="ME")["hypotheses"][0]["text"]
+    assert looked.startswith("NO ") and "ME" in looked.split()
+
+
+def test_words_that_share_their_letters(tmp_path: Path) -> None:
+    """Letter by letter: a word may be required that begins the sentence, and forbidding one leaves those that begin with it."""
+    (tmp_path / "p.tsv").write_text("a\tdog\nb\tdogs\na b\tdog dogs\nb a\tdogs dog\n" * 20)
+    differences = merge(TINY, {"data": {"tokens": "characters"}})
+    run = train_translation(tmp_path / "p.tsv", valid=tmp_path / "p.tsv", out=tmp_path / "r", differences=differences)
+    assert [run.translate(line) for line in ("a", "b", "b a")] == ["dog", "dogs", "dogs dog"]
+    assert run.translate("b", forbid="dog") == "dogs" != run.translate("b", forbid="dog", beam=1)
+    assert run.translate("b a", forbid="dog").split()[0] == "dogs" and "dog" not in run.translate("b a", forbid="dog").split()
+    plain, required = (run.translations(["b a"], **wishes)[0][0] for wishes in ({}, {"require": "dogs"}))
+    assert required.text == plain.text and required.met
+    assert "dog" in run.translate("b", require="dog").split()
 
 
 @pytest.mark.parametrize("option", ["require", "forbid", "prefix"])

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from unrolled.cli.machine import Device, Threads, open_run
 from unrolled.cli.output import figures, print_json
 
 
@@ -32,23 +33,18 @@ def evaluate(
         Path | None,
         typer.Option("--lines", metavar="FILE", help="Translation: write one JSON object a pair, with log-probabilities and outputs."),
     ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score a run by its task's standard figures: perplexity and bits per character, BLEU and chrF, …"""
     from unrolled.core.settings import combine
-    from unrolled.tasks.loading import load, refuse_foreign_options
+    from unrolled.tasks.loading import refuse_foreign_options
 
-    wishes: dict[str, Any] = {
-        "split": split,
-        "streams": streams,
-        "beam": beam,
-        "ensemble": ensemble,
-        "lines": lines,
-        **combine([], set_ or []),
-    }
-    wishes = {name: value for name, value in wishes.items() if value is not None}
-    opened = load(run, trust=trust)
+    given = {"split": split, "streams": streams, "beam": beam, "ensemble": ensemble, "lines": lines}
+    wishes: dict[str, Any] = {name: value for name, value in given.items() if value is not None} | combine([], set_ or [])
+    opened = open_run(run, trust=trust, device=device, threads=threads)
     refuse_foreign_options(opened, wishes)
     result = opened.evaluate(files or None, **wishes)._asdict()
     if json:

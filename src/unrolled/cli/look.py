@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from unrolled.cli.machine import Device, Threads, open_run
+
 
 def look(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
@@ -15,6 +17,8 @@ def look(
     beam: Annotated[int, typer.Option("--beam", min=1, help="Hypotheses kept; all of them are drawn.")] = 5,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option of decoding, as for predict.")] = None,
     trace_file: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Also write all numbers of the page, as JSON.")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
 ) -> None:
     """Draw what a model does with one sentence: its attention, head by head, and every hypothesis of the beam."""
@@ -24,11 +28,10 @@ def look(
     from unrolled.core.files import write_text
     from unrolled.core.settings import combine
     from unrolled.report import write_look
-    from unrolled.tasks.loading import load
     from unrolled.tasks.translation import TranslationRun
     from unrolled.tasks.translation_look import trace_translation
 
-    opened = load(run, trust=trust)
+    opened = open_run(run, trust=trust, device=device, threads=threads)
     if not isinstance(opened, TranslationRun):
         task = opened.folder.fact("task")
         raise ConfigurationError(

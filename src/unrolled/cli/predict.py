@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from unrolled.cli.machine import Device, Threads, open_run
 from unrolled.cli.output import finite
 
 
@@ -23,6 +24,8 @@ def predict(
         bool, typer.Option("--alignments", help="Add a column of links source-output between words, counted from 0: 0-0 1-2.")
     ] = False,
     ensemble: Annotated[list[Path] | None, typer.Option("--ensemble", metavar="RUN", help="A further run to decode together with.")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, with symbols, scores and alignment.")] = False,
     options: Annotated[bool, typer.Option("--options", help="List every option for --set with its default, and end.")] = False,
@@ -31,38 +34,68 @@ def predict(
     from unrolled.cli.settings_table import print_options
     from unrolled.core.errors import ConfigurationError
     from unrolled.core.settings import combine, resolve
-    from unrolled.tasks.loading import load
     from unrolled.tasks.translation import TranslationRun
     from unrolled.tasks.translation_request import TranslationRequest
 
     if options:
         print_options(TranslationRequest)
         return
-    opened = load(run, trust=trust)
+    opened = open_run(run, trust=trust, device=device, threads=threads)
     if not isinstance(opened, TranslationRun):
         task = opened.folder.fact("task")
         raise ConfigurationError(f"`unrolled predict` needs a run that gives an output for each line, and `{run}` is of the task `{task}`")
-    wishes: dict[str, Any] = {"n_best": n_best, "beam": beam, "alignments": alignments or None, **combine([], set_ or [])}
-    wishes = {name: value for name, value in wishes.items() if value is not None}
+    given = {"n_best": n_best, "beam": beam, "alignments": alignments or None}
+    wishes: dict[str, Any] = {name: value for name, value in given.items() if value is not None} | combine([], set_ or [])
     if n_best is not None and beam is None and "beam" not in wishes:
         wishes["beam"] = max(n_best, 5)
     request = resolve(TranslationRequest, wishes)
     # A person at a terminal wants an answer to every line; a file goes faster by the thousand.
     at_once = {"at_once": 1} if sys.stdin.isatty() else {}
-    cut = unmet = 0
+    tally = Tally()
     for number, found in enumerate(opened.stream(_lines(), request, ensemble=ensemble or [], **at_once), 1):
-        cut, unmet = cut + (not found[0].ended), unmet + (not found[0].met)
+        tally.take(number, found[0])
         if json:
             _print_json(number, found)
         else:
-            for one in found:
-                columns = [] if request.n_best == 1 else [str(number), f"{one.score:.4f}"]
-                links = [" ".join(f"{a}-{b}" for a, b in one.words or [])] if request.alignments else []
-                print("\t".join([*columns, one.text, *links]))
+            _print_rows(number, found, request)
         sys.stdout.flush()
-    for count, what in ((cut, "cut at the greatest length (`max_ratio`, `max_extra`)"), (unmet, "without some of what is required")):
-        if count:
-            print(f"unrolled: the output of {count} line{'s' * (count > 1)} is {what}", file=sys.stderr)
+    tally.conclude()
+
+
+class Tally:
+    """What is said besides the outputs, on standard error."""
+
+    def __init__(self) -> None:
+        self.cut = self.unmet = self.refused = 0
+
+    def take(self, number: int, best: Any) -> None:
+        """Count a line; one that was not translated is told at once.
+
+        Args:
+            number: of the line.
+            best: its first translation.
+        """
+        if best.refused is not None:
+            self.refused += 1
+            print(f"unrolled: line {number} is not translated, its output is empty: {best.refused}", file=sys.stderr)
+        else:
+            self.cut, self.unmet = self.cut + (not best.ended), self.unmet + (not best.met)
+
+    def conclude(self) -> None:
+        """Say what was counted, and end with exit code 2 where a line was not translated."""
+        cut, unmet = "cut at the greatest length (`max_ratio`, `max_extra`)", "without some of what is required"
+        for count, what in ((self.cut, cut), (self.unmet, unmet)):
+            if count:
+                print(f"unrolled: the output of {count} line{'s' * (count > 1)} is {what}", file=sys.stderr)
+        if self.refused:
+            sys.exit(2)
+
+
+def _print_rows(number: int, found: list[Any], request: Any) -> None:
+    for one in found:
+        columns = [] if request.n_best == 1 else [str(number), f"{one.score:.4f}"]
+        links = [" ".join(f"{a}-{b}" for a, b in one.words or [])] if request.alignments else []
+        print("\t".join([*columns, one.text, *links]))
 
 
 def _print_json(number: int, found: list[Any]) -> None:

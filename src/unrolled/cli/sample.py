@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from unrolled.cli.machine import Device, Threads, open_run
 from unrolled.cli.output import print_json
 
 
@@ -25,12 +26,13 @@ def sample(
     stop: Annotated[list[str] | None, typer.Option("--stop", help="End before this text appears; may be given several times.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="The same seed gives the same text.")] = None,
     samples: Annotated[int, typer.Option("--n", min=1, help="How many samples.")] = 1,
+    device: Device = "auto",
+    threads: Threads = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Continue a prompt, streaming; the prompt itself is printed first."""
     from unrolled.core.settings import resolve
-    from unrolled.tasks.language_model import load_language_model
     from unrolled.tasks.sampling import SampleRequest
 
     wishes = {
@@ -46,7 +48,7 @@ def sample(
         "samples": samples,
     }
     request = resolve(SampleRequest, wishes)
-    model = load_language_model(run, trust=trust)
+    model = open_run(run, trust=trust, device=device, threads=threads, task="lm")
     if json:
         print_json({"run": str(run), "seed": seed, "samples": model.sample_texts(request)})
     elif samples > 1:

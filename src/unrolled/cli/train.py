@@ -182,7 +182,7 @@ SINGLE_FILES = (".tsv", ".jsonl", ".tsv.gz", ".jsonl.gz")
 
 
 def spread_valid(words: list[str]) -> list[str]:
-    """`--valid SOURCE TARGET` of a translation as the option given twice: an option takes one value.
+    """`--valid SOURCE TARGET` or `--valid=SOURCE TARGET` of a translation as the option given twice: an option takes one value.
 
     Args:
         words: the command line after the program's name.
@@ -190,10 +190,13 @@ def spread_valid(words: list[str]) -> list[str]:
     Returns:
         The same, with `--valid` before each of its files.
     """
-    if words[:2] != ["train", "translation"] or "--valid" not in words:
+    places = [place for place, word in enumerate(words) if word == "--valid" or word.startswith("--valid=")]
+    if words[:2] != ["train", "translation"] or len(places) != 1:
         return words
-    at = words.index("--valid")
-    two = words[at + 1 : at + 3]
+    (at,) = places
+    joined = words[at].removeprefix("--valid=") if "=" in words[at] else None
+    behind = at + 1 if joined is not None else at + 2
+    two = [*([] if joined is None else [joined]), *words[at + 1 :]][:2]
     if len(two) < 2 or any(word.startswith("-") for word in two) or two[0].endswith(SINGLE_FILES):
         return words
-    return [*words[: at + 2], "--valid", *words[at + 2 :]]
+    return [*words[:behind], "--valid", *words[behind:]]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from unrolled.core.errors import ConfigurationError, nearest
 
@@ -20,6 +20,19 @@ class Settings(BaseModel):
     """A group of options: each field has a default, a type that is checked, and a sentence that says what it does."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=False, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_may_be_a_choice(cls, given: Any) -> Any:
+        # `--set key=none` is read before anyone knows what the key may be: where `none` is one of its words, that was meant.
+        if not isinstance(given, dict):
+            return given
+        return {name: "none" if value is None and "none" in cls._words(name) else value for name, value in given.items()}
+
+    @classmethod
+    def _words(cls, name: str) -> tuple[Any, ...]:
+        field = cls.model_fields.get(name)
+        return () if field is None else get_args(field.annotation)
 
 
 Group = TypeVar("Group", bound=Settings)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32, Integer, UInt64
+from jaxtyping import Bool, Int32, Integer, UInt64
 
 from unrolled.core.errors import ConfigurationError, nearest
 from unrolled.data.bpe import BPETokenizer, mixed_bits
@@ -135,6 +136,21 @@ class SentenceCodec:
         """
         return self.tokenizer.spans(sentence)
 
+    def borders(self) -> tuple[Bool[np.ndarray, " vocab"], Bool[np.ndarray, " vocab"]]:
+        """Where words (runs of letters, digits and `_`) end and begin between ids, `start` and `end` included.
+
+        What is no whole character (bytes of one, the unknown symbol) is taken for a letter.
+
+        Returns:
+            True for ids right behind which a word may begin, and for ids before which a word has ended.
+        """
+        opens, closes = np.ones((2, self.vocabulary), dtype=bool)
+        if self.tokenizer.kind != "words":
+            for token in range(self.tokenizer.size):
+                text = self.tokenizer.decode([token])
+                opens[token], closes[token] = not is_letter(text[-1]), not is_letter(text[0])
+        return opens, closes
+
     def digest(self) -> str:
         """A hash of all that makes the codec.
 
@@ -165,6 +181,18 @@ class SentenceCodec:
             RunError: the object is damaged, of an unknown kind or from a newer version.
         """
         return cls(tokenizer_from_json(content))
+
+
+def is_letter(character: str) -> bool:
+    """Whether a character is part of a word.
+
+    Args:
+        character: one, U+FFFD for what is none.
+
+    Returns:
+        True for letters, digits and `_` of any script, and for U+FFFD.
+    """
+    return character == "\ufffd" or re.match(r"\w", character) is not None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from unrolled.decode.beam import BeamOptions, beam_search, record_beam
 from unrolled.decode.ensemble import Ensemble, mean_log_probability, mean_probability
+from unrolled.decode.forbidding import Ban, ForbidBeginnings, ForbidWords
 from unrolled.decode.hypotheses import BeamNode, BeamResult, BeamTree, Fate, Hypothesis, score_sequences
+from unrolled.decode.phrases import Borders, Wording
 from unrolled.decode.processors import (
     Forbid,
     ForbidPhrases,
@@ -21,14 +23,18 @@ from unrolled.decode.stops import StopStrings
 
 __all__ = [
     "Aligns",
+    "Ban",
     "BeamNode",
     "BeamOptions",
     "BeamResult",
     "BeamTree",
+    "Borders",
     "Ensemble",
     "Fate",
     "Forbid",
+    "ForbidBeginnings",
     "ForbidPhrases",
+    "ForbidWords",
     "Hypothesis",
     "MinP",
     "MinimumLength",
@@ -44,6 +50,7 @@ __all__ = [
     "Temperature",
     "TopK",
     "TopP",
+    "Wording",
     "beam_search",
     "feed",
     "greedy",

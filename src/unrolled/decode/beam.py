@@ -21,18 +21,8 @@ from torch import Tensor
 
 from unrolled.core.errors import ConfigurationError, UserError
 from unrolled.core.state import State, named_leaves
-from unrolled.decode.constraints import (
-    NO_TOKEN,
-    Pool,
-    Requests,
-    advance,
-    allocate,
-    check_requests,
-    is_met,
-    wanted_tokens,
-    with_forced,
-    with_wanted,
-)
+from unrolled.decode.constraints import Pool, Requests, allocate, check_requests, demands_of, with_forced, with_wanted
+from unrolled.decode.forbidding import Ban
 from unrolled.decode.hypotheses import (
     LENGTH_PENALTIES,
     BeamOptions,
@@ -47,6 +37,7 @@ from unrolled.decode.hypotheses import (
     log_probabilities_of,
     rank,
 )
+from unrolled.decode.phrases import NO_TOKEN, Wording, advance, is_met, progress
 from unrolled.decode.processors import NEVER, NoRepeatNgram, Processor
 from unrolled.decode.sampling import why_nothing
 from unrolled.decode.stepper import Aligns, Stepper, reorder
@@ -65,7 +56,7 @@ def beam_search(
     *,
     processors: Sequence[Processor] = (),
     prefix: Sequence[Sequence[int]] | None = None,
-    constraints: Sequence[Sequence[Sequence[int]]] | None = None,
+    constraints: Sequence[Sequence[Sequence[int] | Wording]] | None = None,
     max_lengths: Int[Tensor, " batch"] | None = None,
 ) -> BeamResult:
     """Find the likeliest outputs of every source.
@@ -86,10 +77,11 @@ def beam_search(
         batch: how many sources there are.
         options: width, ranking, lengths, end and start symbol.
         processors: applied to the logits in turn, with what was read so far (the start symbol first) as history; then those of `options`.
+            A `Ban` comes last, and what it rules out lowers the score of a hypothesis.
         prefix: for every source the ids its outputs begin with. They count as output: scored by the model itself, no processor
             taking part, and part of every length.
-        constraints: for every source the phrases that its outputs must contain. An end symbol comes only after all of them;
-            outputs that are cut before say so (`met`), and come last.
+        constraints: for every source the phrases that its outputs must contain, as ids or with several spellings. An end symbol comes
+            only after all of them; outputs that are cut before say so (`met`), and come last.
         max_lengths: greatest length by source, instead of `options.max_length`.
 
     Returns:
@@ -114,7 +106,7 @@ def record_beam(
     *,
     processors: Sequence[Processor] = (),
     prefix: Sequence[int] = (),
-    constraints: Sequence[Sequence[int]] = (),
+    constraints: Sequence[Sequence[int] | Wording] = (),
     max_length: int | None = None,
 ) -> BeamTree:
     """Search one source and keep everything that was weighed, for a picture of the search.
@@ -146,7 +138,7 @@ def _check(
     options: BeamOptions,
     limits: Sequence[int],
     prefix: Sequence[Sequence[int]] | None,
-    constraints: Sequence[Sequence[Sequence[int]]] | None,
+    constraints: Sequence[Sequence[Sequence[int] | Wording]] | None,
 ) -> Requests:
     """Refuse what cannot be, before the model runs."""
     V = stepper.vocabulary_size
@@ -184,7 +176,7 @@ class _Chosen(NamedTuple):
     kept: Tensor
     """False where there was nothing left to take, or no room."""
     matched: Tensor | None
-    """Progress in required phrases, `[sources, beam, phrases]`."""
+    """The states of required phrases, `[sources, beam, phrases]`."""
     weighed: Tensor
     """Totals of all candidates, `[sources, candidates]`."""
 
@@ -201,7 +193,8 @@ class _Search:
         recorder: TreeRecorder | None = None,
     ) -> None:
         self.stepper, self.options, self.requests, self.recorder = stepper, options, requests, recorder
-        self.processors = tuple(processors)
+        self.processors = tuple(one for one in processors if not isinstance(one, Ban))
+        self.bans = tuple(one for one in processors if isinstance(one, Ban))
         if options.no_repeat_ngram is not None:
             self.processors += (NoRepeatNgram(options.no_repeat_ngram),)
         S, K, limits = len(requests.limits), options.beam, requests.limits
@@ -214,7 +207,7 @@ class _Search:
         self.best = torch.full((S, options.n_best), NEVER, dtype=torch.float64)
         self.saved = torch.zeros(S, dtype=torch.long)
         self.complete = False  # some source has all the hypotheses it is to hand out
-        self.matched = None if requests.phrases is None else torch.zeros((S, K, requests.phrases.lengths.shape[1]), dtype=torch.long)
+        self.matched = None if requests.phrases is None else torch.zeros((S, K, requests.phrases.met.shape[1]), dtype=torch.long)
         self.steps: list[Step] = []
         self.alignments: list[Tensor] = []
 
@@ -224,7 +217,7 @@ class _Search:
         device = next((leaf.device for _, leaf in named_leaves(state)), torch.device("cpu"))
         tokens = torch.full((S,), self.options.start, dtype=torch.long, device=device)
         slots = torch.where(self.requests.limits > 0, torch.arange(S) * K, S * K)
-        history = tokens.unsqueeze(1) if self.processors else None
+        history = tokens.unsqueeze(1) if self.processors or self.bans else None
         rows: _Rows | None = _Rows(state, tokens, slots, torch.ones(S, dtype=torch.long), history, None)
         if not (self.requests.limits > 0).any():
             return
@@ -245,7 +238,7 @@ class _Search:
         return BeamResult(found, taken.tolist(), self.saved.tolist())
 
     def _nothing_required(self, source: int) -> bool:
-        return self.requests.phrases is None or not self.requests.phrases.lengths[source].any()
+        return self.requests.phrases is None or bool(self.requests.phrases.met[source, :, 0].all())
 
     def _advance(self, rows: _Rows) -> _Rows | None:
         """One step of the model, and of every source that is not done."""
@@ -277,12 +270,14 @@ class _Search:
         if len(self.steps) < self.options.min_length:
             processed = processed.index_fill(-1, torch.tensor([self.options.end], device=logits.device), NEVER)
         log_probabilities = log_probabilities_of(processed)
+        for process in self.bans:
+            assert rows.history is not None
+            log_probabilities = process(log_probabilities, rows.history)
         pool = Pool(*best_tokens(log_probabilities, self.width))
         if self.matched is not None and self.requests.phrases is not None:
-            living = self._living(rows.slots)
-            wanted = torch.full((len(rows.slots), self.matched.shape[2]), NO_TOKEN)
-            wanted[living] = wanted_tokens(self.requests.phrases, self.matched).flatten(0, 1)[rows.slots[living]]
-            pool = with_wanted(pool, log_probabilities, wanted, self.options.end)
+            phrases = self.requests.phrases
+            demands = demands_of(phrases, self.matched, rows.slots)
+            pool = with_wanted(pool, log_probabilities, demands, phrases.closing, self.options.end)
         pool = Pool(pool.log_probabilities.cpu(), pool.tokens.cpu())
         if len(self.steps) < self.requests.prefix.shape[1]:
             living, forced = self._living(rows.slots), torch.full((len(rows.slots),), NO_TOKEN)
@@ -319,10 +314,11 @@ class _Search:
             assert self.requests.phrases is not None
             tokens = torch.zeros((S * K + 1, width), dtype=torch.long)
             tokens[slots] = pool.tokens
-            progress = advance(self.requests.phrases, self.matched.repeat_interleave(width, 1), tokens[:-1].view(S, K * width))
-            at = allocate(weighed, progress.sum(2), K)
+            phrases = self.requests.phrases
+            after = advance(phrases, self.matched.repeat_interleave(width, 1), tokens[:-1].view(S, K * width))
+            at = allocate(weighed, progress(phrases, after), K)
             totals = weighed.gather(1, at)
-            matched = progress.gather(1, at.unsqueeze(2).expand(-1, -1, progress.shape[2]))
+            matched = after.gather(1, at.unsqueeze(2).expand(-1, -1, after.shape[2]))
         kept = (totals > NEVER) & (torch.arange(K) < self.room)
         empty = ~kept.any(1)
         if empty.any() and (empty & (self.totals > NEVER).any(1) & (self.room == K).squeeze(1)).any():

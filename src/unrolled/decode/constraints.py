@@ -4,8 +4,7 @@ Phrases are met by lexically constrained beam search with dynamic allocation (Po
 
 Candidates are sorted into banks by how many tokens of the required phrases they have; the slots of a source are shared out evenly
 among its banks, and what a bank cannot fill goes to the others. Which tokens a hypothesis has is kept by one automaton a phrase
-(Knuth, Morris & Pratt 1977), so that a phrase counts wherever it stands as a run, overlaps included. The same phrase asked for
-twice is met by one occurrence.
+(`phrases.py`). The same phrase asked for twice is met by one occurrence.
 """
 
 from __future__ import annotations
@@ -19,22 +18,8 @@ from torch import Tensor
 
 from unrolled.core.errors import ConfigurationError, UserError
 from unrolled.decode.hypotheses import log_probabilities_of
+from unrolled.decode.phrases import CLOSING, NO_TOKEN, Phrases, Wording, compile_phrases, is_met, wanted_tokens, wording_of
 from unrolled.decode.processors import NEVER
-
-NO_TOKEN = -1
-"""Fills tables where there is no token."""
-
-
-class Phrases(NamedTuple):
-    """Required phrases of every source as tables, on the CPU. A source with fewer has empty ones, which are met from the start."""
-
-    lengths: Int[Tensor, "sources phrases"]
-    following: Int[Tensor, "sources phrases states"]
-    """The token that takes a phrase on, by how many tokens of it are there; `NO_TOKEN` once all are."""
-    alphabet: Int[Tensor, "sources phrases letters"]
-    """The different tokens of each phrase."""
-    moves: Int[Tensor, "sources phrases states moves"]
-    """How many tokens are there after a token, by how many were and which letter it is; the last column is any other token."""
 
 
 class Requests(NamedTuple):
@@ -59,7 +44,7 @@ class Pool(NamedTuple):
 def check_requests(
     limits: Sequence[int],
     prefix: Sequence[Sequence[int]] | None,
-    phrases: Sequence[Sequence[Sequence[int]]] | None,
+    phrases: Sequence[Sequence[Sequence[int] | Wording]] | None,
     vocabulary_size: int,
     end: int,
 ) -> Requests:
@@ -90,11 +75,11 @@ def check_requests(
     for source, (beginning, group, limit) in enumerate(zip(prefix, phrases, limits, strict=True)):
         _check_ids("a prefix", beginning, limit, vocabulary_size, end)
         forced[source, : len(beginning)] = torch.tensor(list(beginning), dtype=torch.long)
-        for phrase in group:
-            if not phrase:
+        for run in (run for phrase in group for run in wording_of(phrase).runs):
+            if not run:
                 raise ConfigurationError("a required phrase must have at least one token, got an empty one; leave it out")
-            _check_ids("a required phrase", phrase, limit, vocabulary_size, end)
-    compiled = compile_phrases(phrases) if any(phrases) else None
+            _check_ids("a required phrase", run, limit, vocabulary_size, end)
+    compiled = compile_phrases(phrases, vocabulary_size, end) if any(phrases) else None
     return Requests(torch.tensor(limits, dtype=torch.long), forced, compiled)
 
 
@@ -106,90 +91,6 @@ def _check_ids(name: str, ids: Sequence[int], limit: int, vocabulary_size: int, 
         raise ConfigurationError(f"{name} must not hold the end symbol {end}, got {list(ids)}; it ends every output")
     if len(ids) > limit:
         raise ConfigurationError(f"{name} must fit into the greatest length, {limit}, got {len(ids)} tokens; raise the greatest length")
-
-
-def compile_phrases(phrases: Sequence[Sequence[Sequence[int]]]) -> Phrases:
-    """Build the automata.
-
-    Args:
-        phrases: for every source its phrases, each at least one id.
-
-    Returns:
-        Their tables.
-    """
-    count = max(map(len, phrases), default=0)
-    longest = max((len(phrase) for group in phrases for phrase in group), default=0)
-    shape = (len(phrases), count)
-    tables = Phrases(
-        torch.zeros(shape, dtype=torch.long),
-        torch.full((*shape, longest + 1), NO_TOKEN),
-        torch.full((*shape, longest), NO_TOKEN),
-        torch.zeros((*shape, longest + 1, longest + 1), dtype=torch.long),
-    )
-    for source, group in enumerate(phrases):
-        for i, phrase in enumerate(group):
-            letters = sorted(set(phrase))
-            tables.lengths[source, i] = len(phrase)
-            tables.following[source, i, : len(phrase)] = torch.tensor(phrase)
-            tables.alphabet[source, i, : len(letters)] = torch.tensor(letters)
-            tables.moves[source, i, : len(phrase) + 1, : len(letters)] = torch.tensor(_automaton(list(phrase), letters))
-            tables.moves[source, i, len(phrase)] = len(phrase)  # once met, met for good
-    return tables
-
-
-def _automaton(phrase: list[int], letters: list[int]) -> list[list[int]]:
-    """The longest beginning of the phrase that ends a text, by the longest one that ended it before a letter."""
-
-    def longest_beginning(text: list[int]) -> int:
-        return next(n for n in range(min(len(text), len(phrase)), -1, -1) if text[len(text) - n :] == phrase[:n])
-
-    return [[longest_beginning([*phrase[:state], letter]) for letter in letters] for state in range(len(phrase) + 1)]
-
-
-def wanted_tokens(phrases: Phrases, matched: Int[Tensor, "sources beam phrases"]) -> Int[Tensor, "sources beam phrases"]:
-    """The token that takes each phrase on.
-
-    Args:
-        phrases: the tables.
-        matched: how many tokens of each phrase a hypothesis has.
-
-    Returns:
-        Ids, `NO_TOKEN` where the phrase is met.
-    """
-    return phrases.following.unsqueeze(1).expand(-1, matched.shape[1], -1, -1).gather(3, matched.unsqueeze(3)).squeeze(3)
-
-
-def advance(
-    phrases: Phrases, matched: Int[Tensor, "sources some phrases"], tokens: Int[Tensor, "sources some"]
-) -> Int[Tensor, "sources some phrases"]:
-    """How many tokens of each phrase there are after one token more.
-
-    Args:
-        phrases: the tables.
-        matched: how many there were.
-        tokens: what comes.
-
-    Returns:
-        The new counts.
-    """
-    sources, count = phrases.lengths.shape
-    is_letter = tokens[:, :, None, None] == phrases.alphabet.unsqueeze(1)
-    any_other = phrases.moves.shape[3] - 1
-    letter = torch.where(is_letter.any(3), is_letter.byte().argmax(3), any_other) if any_other else torch.zeros_like(matched)
-    return phrases.moves[torch.arange(sources)[:, None, None], torch.arange(count), matched, letter]
-
-
-def is_met(phrases: Phrases, matched: Int[Tensor, "sources some phrases"]) -> Bool[Tensor, "sources some"]:
-    """True where every phrase is there.
-
-    Args:
-        phrases: the tables.
-        matched: how many tokens of each there are.
-
-    Returns:
-        One answer a hypothesis.
-    """
-    return (matched == phrases.lengths.unsqueeze(1)).all(2)
 
 
 def allocate(totals: Float[Tensor, "sources some"], banks: Int[Tensor, "sources some"], beam: int) -> Int[Tensor, "sources beam"]:
@@ -216,24 +117,55 @@ def allocate(totals: Float[Tensor, "sources some"], banks: Int[Tensor, "sources 
     return order.gather(1, turn.argsort(dim=1, stable=True)[:, :beam])
 
 
-def with_wanted(pool: Pool, log_probabilities: Float[Tensor, "rows vocab"], wanted: Int[Tensor, "rows phrases"], end: int) -> Pool:
+class Demands(NamedTuple):
+    """What required phrases demand of each row of the model's batch."""
+
+    wanted: Int[Tensor, "rows wanted"]
+    """The tokens that take phrases on, as `wanted_tokens` has them."""
+    lacking: Bool[Tensor, " rows"]
+    """True for rows without all of the phrases."""
+
+
+def demands_of(phrases: Phrases, states: Int[Tensor, "sources beam phrases"], slots: Int[Tensor, " rows"]) -> Demands:
+    """What is demanded of each row.
+
+    Args:
+        phrases: the tables.
+        states: of the hypothesis in each slot.
+        slots: of each row, counted over all sources; `sources × beam` for a row without a hypothesis, of which nothing is demanded.
+
+    Returns:
+        Tokens, and what may not end.
+    """
+    wanted, met = wanted_tokens(phrases, states).flatten(0, 1), is_met(phrases, states).flatten()
+    nothing, rest = wanted.new_full((1, wanted.shape[1]), NO_TOKEN), met.new_ones(1)
+    return Demands(torch.cat([wanted, nothing])[slots], ~torch.cat([met, rest])[slots])
+
+
+def with_wanted(
+    pool: Pool, log_probabilities: Float[Tensor, "rows vocab"], demands: Demands, closing: Bool[Tensor, " vocab"], end: int
+) -> Pool:
     """Add the tokens that required phrases want, and take the end symbol away from rows that lack some.
 
     Args:
         pool: the best tokens of each row.
         log_probabilities: of all tokens.
-        wanted: the token that takes each phrase on, `NO_TOKEN` where there is none.
+        demands: of each row.
+        closing: the tokens of which the likeliest stands for `CLOSING`; the end symbol is left out.
         end: the end symbol.
 
     Returns:
-        A pool with a column more for each phrase; no token is twice in a row.
+        A pool with a column more for each wanted token; no token is twice in a row.
     """
-    wanted = wanted.to(pool.tokens.device)
+    wanted, lacking = demands.wanted.to(pool.tokens.device), demands.lacking.to(pool.tokens.device).unsqueeze(1)
+    if (demands.wanted == CLOSING).any():
+        others = ~closing | (torch.arange(len(closing)) == end)
+        likeliest = log_probabilities.masked_fill(others.to(wanted.device), NEVER).argmax(1, keepdim=True)
+        wanted = torch.where(wanted == CLOSING, likeliest, wanted)
     absent = wanted == NO_TOKEN
     twice = (wanted.unsqueeze(2) == pool.tokens.unsqueeze(1)).any(2)
     twice |= (wanted.unsqueeze(2) == wanted.unsqueeze(1)).tril(-1).any(2)
     more = log_probabilities.gather(1, wanted.clamp(min=0)).masked_fill(absent | twice, NEVER)
-    lacking = ~absent.all(1, keepdim=True)
     best = pool.log_probabilities.masked_fill(lacking & (pool.tokens == end), NEVER)
     return Pool(torch.cat([best, more], 1), torch.cat([pool.tokens, wanted.clamp(min=0)], 1))
 

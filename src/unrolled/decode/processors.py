@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unrolled.core.errors import ConfigurationError
@@ -275,7 +275,7 @@ class NoRepeatNgram:
             return logits.scatter(-1, following, NEVER)
         windows = history.unfold(1, context, 1)
         repeats = (windows[:, :-1] == windows[:, -1:]).all(-1)
-        return _rule_out(logits, following, repeats)
+        return rule_out(logits, following, repeats)
 
 
 @dataclass(frozen=True)
@@ -351,10 +351,21 @@ class ForbidPhrases:
             elif length <= history.shape[1] + 1:
                 before = torch.tensor([p[:-1] for p in self.phrases if len(p) == length], device=history.device)
                 completes = (history[:, None, 1 - length :] == before).all(-1)
-                logits = _rule_out(logits, torch.tensor(last, device=history.device).expand(len(history), -1), completes)
+                logits = rule_out(logits, torch.tensor(last, device=history.device).expand(len(history), -1), completes)
         return logits
 
 
-def _rule_out(logits: Tensor, tokens: Tensor, where: Tensor) -> Tensor:
-    """`logits` with -inf at those of `tokens` `[batch, some]` where `where` holds; a token may stand there several times."""
+def rule_out(
+    logits: Float[Tensor, "batch vocab"], tokens: Int[Tensor, "batch some"], where: Bool[Tensor, "batch some"]
+) -> Float[Tensor, "batch vocab"]:
+    """-inf for some tokens.
+
+    Args:
+        logits: natural-log weights.
+        tokens: of each row; one may stand there several times.
+        where: which of them are ruled out.
+
+    Returns:
+        New logits.
+    """
     return logits.scatter_reduce(-1, tokens, torch.where(where, NEVER, math.inf).to(logits.dtype), "amin")

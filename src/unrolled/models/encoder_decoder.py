@@ -94,6 +94,25 @@ class EncoderDecoder(nn.Module):
         """Where the model computes."""
         return self.source_embedding.weight.device
 
+    @property
+    def reads(self) -> int | None:
+        """The most symbols of a source; `None` where nothing limits them."""
+        if self.encoder is not None:
+            return self.encoder.reach
+        return None if self.decoder.reach is None else self.decoder.reach - 1
+
+    def room(self, source: int) -> int | None:
+        """The most symbols of a target, its end included.
+
+        Args:
+            source: how many symbols the source has, at most `reads`.
+
+        Returns:
+            Their number; `None` where nothing limits them.
+        """
+        reach: int | None = self.decoder.reach
+        return reach if reach is None or self.encoder is not None else reach - source
+
     def encode(self, source: Padded, noise: Noise | None = None) -> Translating:
         """Read sources: the state before the first target symbol.
 

@@ -43,6 +43,8 @@ class Encoder(nn.Module, ABC):
     """Reads embedded sources."""
 
     output_size: int
+    reach: int | None = None
+    """The most symbols that positions exist for."""
 
     @abstractmethod
     def forward(self, vectors: Padded, noise: Noise | None = None) -> Encoded:

@@ -22,6 +22,7 @@ class TransformerEncoder(Encoder):
     def __init__(self, settings: EncoderDecoderSettings, input_size: int, *, trust: bool = False) -> None:
         super().__init__()
         self.output_size = settings.hidden_size
+        self.reach = _reach(settings)
         self.fit = fit(input_size, settings.hidden_size)
         self.stack = Transformer(
             settings.transformer.stack(settings.hidden_size, settings.encoder.layers, settings.hidden_dropout), scale_input=True
@@ -61,15 +62,11 @@ class TransformerDecoder(nn.Module):
     def __init__(self, settings: EncoderDecoderSettings, input_size: int, memory_size: int, *, trust: bool = False) -> None:
         super().__init__()
         self.output_size = settings.hidden_size
+        self.reach = _reach(settings)
+        """The most symbols that positions exist for."""
         self.fit = fit(input_size, settings.hidden_size)
         stack = settings.transformer.stack(settings.hidden_size, settings.decoder.layers, settings.hidden_dropout)
         self.stack = Transformer(stack, causal=True, memory_size=memory_size or None, scale_input=True)
-
-    @property
-    def reach(self) -> int | None:
-        """The most symbols that positions exist for."""
-        settings = self.stack.settings
-        return settings.longest if settings.positions == "learned" else None
 
     def start(self, encoded: Encoded) -> TransformerState | None:
         """The state before the first symbol: nothing was read.
@@ -150,6 +147,10 @@ class TransformerDecoder(nn.Module):
             Weights by layer from below.
         """
         return _by_layer(self.stack.attention_weights(self.fit(xs), state, fixed=fixed)[1])
+
+
+def _reach(settings: EncoderDecoderSettings) -> int | None:
+    return settings.transformer.longest if settings.transformer.positions == "learned" else None
 
 
 def _by_layer(weights: dict[str, LayerWeights]) -> dict[str, Look]:

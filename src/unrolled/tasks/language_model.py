@@ -19,6 +19,7 @@ from unrolled.tasks.run_folder import RunFolder
 from unrolled.tasks.sampling import SampleRequest, sample_texts, stream_text
 from unrolled.tasks.training import Kind, as_paths, summary_of, train_new, train_on
 from unrolled.tasks.training_log import Display
+from unrolled.tasks.without_effect import LANGUAGE_MODEL_RULES
 from unrolled.train.checkpoint import load_weights, read_checkpoint
 from unrolled.train.group import Group
 from unrolled.train.precision import Machine
@@ -26,7 +27,7 @@ from unrolled.train.precision import Machine
 LARGE_TEXT = 30_000_000
 """Bytes above which making symbols takes long enough to say so."""
 
-LANGUAGE_MODEL = Kind("lm", LanguageModelRunSettings, prepare, recorded_files)
+LANGUAGE_MODEL = Kind("lm", LanguageModelRunSettings, prepare, recorded_files, LANGUAGE_MODEL_RULES)
 """What a language model gives for its training."""
 
 

@@ -10,28 +10,37 @@ from unrolled.core.errors import ConfigurationError, RunError, nearest
 from unrolled.tasks.language_model import load_language_model
 from unrolled.tasks.run_folder import RunFolder
 from unrolled.tasks.translation import load_translation
+from unrolled.train.precision import choose_device
 
 LOADERS: dict[str, Callable[..., Any]] = {"lm": load_language_model, "translation": load_translation}
 """How a run of each task is opened."""
 
 
-def load(path: Path | str, *, trust: bool = False) -> Any:
+def load(path: Path | str, *, trust: bool = False, device: str = "cpu", task: str | None = None) -> Any:
     """Open a run: `unrolled.load("runs/r1").sample("From fairest")`.
 
     Args:
         path: the run folder.
         trust: consent to importing a class of the user's own that the run names.
+        device: what computes: `cpu`, `cuda`, `cuda:1`; `auto` takes a GPU where there is one.
+        task: the one that the run must be of; any when `None`.
 
     Returns:
         The run, in the form its task gives it.
 
     Raises:
-        RunError: no run, or one of a task that this version does not know.
+        RunError: no run, one of another task, or one of a task that this version does not know.
     """
-    task = RunFolder(Path(path)).facts().get("task")
-    if task not in LOADERS:
-        raise RunError(f"the run `{path}` is of the task `{task}`, which this version does not know; {nearest(str(task), LOADERS)}")
-    return LOADERS[task](path, trust=trust)
+    folder = RunFolder(Path(path))
+    if task is not None:
+        folder.check_task(task)
+    found = folder.facts().get("task")
+    if found not in LOADERS:
+        raise RunError(f"the run `{path}` is of the task `{found}`, which this version does not know; {nearest(str(found), LOADERS)}")
+    place = choose_device(device)
+    run = LOADERS[found](path, trust=trust)
+    run.model.to(place)
+    return run
 
 
 def refuse_foreign_options(run: Any, names: Iterable[str]) -> None:

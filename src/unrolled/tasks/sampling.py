@@ -122,11 +122,10 @@ class Writer:
 
 
 def _draw(model: LanguageModel, ids: list[int], request: SampleRequest, rows: int) -> Iterator[torch.Tensor]:
-    device = model.device
-    generator = torch.Generator(device)
+    generator = torch.Generator()  # of the processor, so that a seed draws the same wherever the model computes
     if request.seed is None:
         generator.seed()
     else:
         generator.manual_seed(request.seed)
-    prompt = torch.tensor([ids] * rows, device=device)
+    prompt = torch.tensor([ids] * rows, device=model.device)
     return sample(LanguageModelStepper(model), prompt, request, generator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from unrolled.report import write_report
 from unrolled.tasks.differences import refuse_other_changes
 from unrolled.tasks.run_folder import RunFolder, first_facts, free_name
 from unrolled.tasks.training_log import Display, Recorder, change_of_surroundings, note_failure, stop_on_interrupt, write_weights
+from unrolled.tasks.without_effect import Rule, without_effect
 from unrolled.train.checkpoint import read_checkpoint
 from unrolled.train.group import Group, joined
 from unrolled.train.loop import Record, Source, Trainer
@@ -48,6 +50,8 @@ class Kind(NamedTuple):
     """Opens what a run folder describes: folder, settings, group, whether a person's own class may be imported."""
     check_data: Callable[[RunFolder], object]
     """Refuses a run whose data have gone or changed."""
+    rules: tuple[Rule, ...]
+    """Which of its options do nothing, and when."""
 
 
 def train_new(
@@ -60,7 +64,7 @@ def train_new(
     display: Display | None = None,
     trust: bool = False,
 ) -> Path:
-    """Make a run and train it to its end.
+    """Make a run and train it to its end; options that do nothing are told first, as warnings of Python where nothing is shown.
 
     Args:
         kind: of the task.
@@ -78,6 +82,12 @@ def train_new(
     with joined(machine.device) as group:
         place = None if out is None else Path(out)
         path = Path(group.lead(lambda: str(place_run(place, stem, lambda at: create(at, machine, group)))))
+        if group.leads:
+            for said in without_effect(settings, kind.rules):
+                if display is None:
+                    warnings.warn(said, stacklevel=3)
+                else:
+                    display.noted(said)
         train_run(kind, RunFolder(path), machine, group, display, trust=trust)
     return path
 
@@ -167,10 +177,30 @@ def train_run(
             recorder.rewind(saved)
         if group.leads:
             recorder.display.begun(folder.facts())
+        before = trainer.counters.step
         with stop_on_interrupt(recorder):
             status = trainer.run(recorder, folder.checkpoint)
         if group.leads:
+            if resume and status == "finished" and trainer.counters.step == before:
+                recorder.display.noted(nothing_done(trainer))
             conclude(folder, trainer, status)
+
+
+def nothing_done(trainer: Trainer) -> str:
+    """What is said of a run that was to go on and had reached its end before.
+
+    Args:
+        trainer: as it stands.
+
+    Returns:
+        A sentence that names the end and how to move it.
+    """
+    settings, counters = trainer.settings, trainer.counters
+    reached = {"minutes": counters.seconds / 60, "epochs": trainer.source.epochs_done, "steps": counters.step}
+    bounds: dict[str, Any] = {name: getattr(settings, name) for name in reached}
+    passed = {name: bound for name, bound in bounds.items() if bound is not None and reached[name] >= bound}
+    name, bound = next(iter(passed.items()), ("patience", settings.patience or 0))
+    return f"nothing was trained: the run had reached its end, `train.{name}={bound}`; to go on, give a later one, such as `--set train.{name}={2 * bound}`"
 
 
 def conclude(folder: RunFolder, trainer: Trainer, status: str) -> None:

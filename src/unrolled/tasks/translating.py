@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrolled.core.errors import ConfigurationError
+from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.core.padded import Padded
 from unrolled.core.state import State
 from unrolled.data.batches import evaluation_batches, padded_ids
@@ -18,20 +17,24 @@ from unrolled.data.sentences import SentenceCodec
 from unrolled.decode.beam import BeamOptions, beam_search
 from unrolled.decode.ensemble import Ensemble
 from unrolled.decode.hypotheses import Hypothesis
-from unrolled.decode.processors import ForbidPhrases, MinimumLength, NoRepeatNgram, Processor
+from unrolled.decode.phrases import Wording
+from unrolled.decode.processors import MinimumLength, NoRepeatNgram
 from unrolled.decode.sampling import SamplingOptions, sample
 from unrolled.decode.stepper import Aligns, Stepper
 from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.models.stepper import stepper_of
 from unrolled.tasks.alignment import Link, word_alignment, words_of_source, words_of_target
+from unrolled.tasks.phrases import Wishes
 from unrolled.tasks.translation_data import Codecs
-from unrolled.tasks.translation_request import Found, Translation, TranslationRequest, empty, read_terms
+from unrolled.tasks.translation_request import Found, Translation, TranslationRequest, empty, refusal
 
 LINES_AT_ONCE = 1024
 """Sentences that are read before the first of them is put out: sorted by length they go faster than one by one."""
 
-Term = tuple[re.Pattern[str], str]
-"""What finds a term in a source, and what it must become."""
+WEIGHTS_AT_ONCE = 2**19
+"""Attention weights, for each head of each layer, that are held at once where translations are read again."""
+SHOWN = 40
+"""Characters by which a sentence is told."""
 
 
 class Voice(NamedTuple):
@@ -39,6 +42,40 @@ class Voice(NamedTuple):
 
     model: EncoderDecoder
     codecs: Codecs
+
+
+def shortened(sentence: str) -> str:
+    """The beginning of a sentence, by which it is told from others.
+
+    Args:
+        sentence: any.
+
+    Returns:
+        At most `SHOWN` of its characters.
+    """
+    return sentence if len(sentence) <= SHOWN else sentence[:SHOWN] + "…"
+
+
+class Asked(NamedTuple):
+    """One sentence and what is asked of its translation."""
+
+    place: int
+    """Among the sentences given."""
+    sentence: str
+    sources: list[np.ndarray]
+    """Its ids, by model."""
+    prefix: list[int]
+    required: list[Wording]
+
+    @property
+    def length(self) -> int:
+        """Its symbols, as the model counts them that has most."""
+        return max(map(len, self.sources))
+
+    @property
+    def least(self) -> int:
+        """The fewest symbols of a translation that has what is asked of it, its end included."""
+        return len(self.prefix) + sum(max(map(len, one.runs)) for one in self.required) + 1
 
 
 class Translator:
@@ -77,33 +114,83 @@ class Translator:
         """
         return self.search(sentences, request).translations
 
-    def search(self, sentences: Sequence[str], request: TranslationRequest) -> Found:
+    def search(self, sentences: Sequence[str], request: TranslationRequest, *, leave_out: bool = False) -> Found:
         """The same, with what it took.
 
         Args:
             sentences: one line of text each.
             request: how.
+            leave_out: let sentences that a model cannot translate have a refusal for a translation.
 
         Returns:
             Translations and steps.
         """
-        encoded = [voice.codecs.source.encode_all(sentences) for voice in self.voices]
-        counted = [[len(ids) for ids in member] for member in encoded]
-        lengths = np.array(counted, dtype=np.int64).reshape(len(encoded), len(sentences))
+        wishes = Wishes(self.target, request)
         found: list[list[Translation]] = [[empty()] for _ in sentences]
         steps = saved = 0
-        real = np.flatnonzero(lengths.min(0) > 0) if len(sentences) else np.array([], dtype=np.int64)
-        terms = [(_whole_words(source), target) for source, target in read_terms(request.terminology)]
-        per_batch = max(1, request.batch_tokens)
-        for rows in evaluation_batches([lengths.max(0)[real]], per_batch).batches:
-            chosen = real[rows]
-            batch = [sentences[i] for i in chosen]
-            sources = [[member[i] for i in chosen] for member in encoded]
-            done = self._sample(batch, sources, request) if request.sampling else self._batch(batch, sources, request, terms)
-            for place, translations in zip(chosen, done.translations, strict=True):
-                found[place] = translations
+        asked = self.ask(sentences, wishes)
+        for one in asked:
+            if not leave_out:
+                self.refuse(one)
+            elif (reason := self.reason_against(one)) is not None:
+                found[one.place] = [refusal(reason)]
+        asked = [one for one in asked if found[one.place][0].refused is None]
+        lengths = np.array([one.length for one in asked], dtype=np.int64)
+        for rows in evaluation_batches([lengths], max(1, request.batch_tokens)).batches:
+            batch = [asked[i] for i in rows]
+            done = self._sample(batch, request, wishes) if request.sampling else self._batch(batch, request, wishes)
+            for one, translations in zip(batch, done.translations, strict=True):
+                found[one.place] = translations
             steps, saved = steps + done.steps, saved + done.steps_saved
         return Found(found, steps, saved)
+
+    def ask(self, sentences: Sequence[str], wishes: Wishes) -> list[Asked]:
+        """What is asked of each translation.
+
+        Args:
+            sentences: one line of text each.
+            wishes: of the request.
+
+        Returns:
+            Those sentences that are not empty.
+        """
+        members = [voice.codecs.source.encode_all(sentences) for voice in self.voices]
+        every = zip(sentences, *members, strict=True)
+        return [
+            Asked(place, sentence, sources, wishes.prefix, wishes.of(sentence))
+            for place, (sentence, *sources) in enumerate(every)
+            if min(map(len, sources))
+        ]
+
+    def refuse(self, asked: Asked) -> None:
+        """Refuse a sentence that a model cannot translate.
+
+        Args:
+            asked: the sentence.
+
+        Raises:
+            DataError: it is too long.
+        """
+        reason = self.reason_against(asked)
+        if reason is not None:
+            raise DataError(f"`{shortened(asked.sentence)}` cannot be translated: {reason}")
+
+    def reason_against(self, asked: Asked) -> str | None:
+        """Why a sentence cannot be translated: learned positions end somewhere.
+
+        Args:
+            asked: the sentence and what its translation must have.
+
+        Returns:
+            A reason, or nothing.
+        """
+        for voice, source in zip(self.voices, asked.sources, strict=True):
+            reads, room = voice.model.reads, voice.model.room(len(source))
+            if reads is not None and len(source) > reads:
+                return f"it has {len(source):,} symbols, and the model reads at most {reads:,} (`model.transformer.longest`)"
+            if room is not None and room < asked.least:
+                return f"what is asked of its translation takes {asked.least:,} symbols, and there is room for {room:,} (`model.transformer.longest`)"
+        return None
 
     def stream(self, lines: Iterable[str], request: TranslationRequest, at_once: int = LINES_AT_ONCE) -> Iterator[list[Translation]]:
         """Translate as many lines as come, some at a time.
@@ -114,15 +201,15 @@ class Translator:
             at_once: lines that are read before the first is put out; more go faster, 1 answers every line.
 
         Yields:
-            The translations of each line, in order.
+            The translations of each line, in order; of one that a model cannot translate a refusal, so that the others still come.
         """
         held: list[str] = []
         for line in lines:
             held.append(line.rstrip("\r\n"))
             if len(held) == at_once:
-                yield from self.translate(held, request)
+                yield from self.search(held, request, leave_out=True).translations
                 held = []
-        yield from self.translate(held, request)
+        yield from self.search(held, request, leave_out=True).translations
 
     def start(self, sources: Sequence[Sequence[np.ndarray]]) -> State:
         """The state before the first target symbol.
@@ -159,89 +246,50 @@ class Translator:
             )
         return BeamOptions(start=self.target.start, end=self.target.end, alignments=looks, **numbers)
 
-    def processors(self, request: TranslationRequest) -> list[Processor]:
-        """What is never written.
+    def limit(self, asked: Asked, request: TranslationRequest) -> int:
+        """The most symbols of a translation, its end included.
 
         Args:
+            asked: the sentence; a short one has room for all that is asked of it.
             request: how sentences are translated.
 
         Returns:
-            Processors of the logits.
+            Their number.
         """
-        forbidden: list[tuple[int, ...]] = []
-        for phrase in request.forbid:
-            plain, inside = self.forms(phrase, "forbid")
-            # Behind the start symbol stands the beginning of a sentence, where no space comes before a word.
-            forbidden += [inside] if plain == inside else [inside, (self.target.start, *plain)]
-        return [ForbidPhrases(tuple(forbidden))] if forbidden else []
+        wanted = max(int(asked.length * request.max_ratio) + request.max_extra, asked.least)
+        rooms = [voice.model.room(len(source)) for voice, source in zip(self.voices, asked.sources, strict=True)]
+        return min([wanted, *(room for room in rooms if room is not None)])
 
-    def forms(self, phrase: str, option: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The ids of a phrase at the beginning of a sentence and inside one, where a space comes before it.
-
-        Args:
-            phrase: some words.
-            option: what they were given as.
-
-        Returns:
-            Both; the same twice for words.
-
-        Raises:
-            ConfigurationError: nothing, or a symbol that the target vocabulary does not have.
-        """
-        plain, inside = (tuple(int(i) for i in self.target.encode(text)) for text in (phrase, " " + phrase))
-        if not plain or self.target.unknown in (*plain, *inside):
-            raise ConfigurationError(f"`{option}` must be made of symbols of the target vocabulary, got `{phrase}`; try other words")
-        return plain, inside
-
-    def _batch(
-        self, sentences: Sequence[str], sources: Sequence[Sequence[np.ndarray]], request: TranslationRequest, terms: Sequence[Term]
-    ) -> Found:
-        prefix = list(self.forms(request.prefix, "prefix")[0]) if request.prefix else []
-        wanted = [self._required(sentence, request, terms) for sentence in sentences]
-        # A short sentence has room for all that is asked of it, and an end.
-        asked = [len(prefix) + sum(map(len, phrases)) + 1 for phrases in wanted]
-        limits = [max(limit, least) for limit, least in zip(self._limits(sources, request), asked, strict=True)]
+    def _batch(self, batch: Sequence[Asked], request: TranslationRequest, wishes: Wishes) -> Found:
         result = beam_search(
             self.stepper,
-            self.start(sources),
-            len(sentences),
+            self.start([[one.sources[voice] for one in batch] for voice in range(len(self.voices))]),
+            len(batch),
             self.options(request),
-            processors=self.processors(request),
-            prefix=[prefix] * len(sentences) if prefix else None,
-            constraints=wanted if any(wanted) else None,
-            max_lengths=torch.tensor(limits),
+            processors=wishes.processors(),
+            prefix=[wishes.prefix] * len(batch) if wishes.prefix else None,
+            constraints=[one.required for one in batch] if any(one.required for one in batch) else None,
+            max_lengths=torch.tensor([self.limit(one, request) for one in batch]),
         )
-        rows = zip(sentences, result.hypotheses, strict=True)
-        found = [[self.render(one, sentence, request) for one in hypotheses] or [empty()] for sentence, hypotheses in rows]
-        return Found(found, sum(result.steps), sum(result.steps_saved))
+        return Found(self.render_all(batch, result.hypotheses, request), sum(result.steps), sum(result.steps_saved))
 
-    def _limits(self, sources: Sequence[Sequence[np.ndarray]], request: TranslationRequest) -> list[int]:
-        reach = min((voice.model.decoder.reach for voice in self.voices if voice.model.decoder.reach is not None), default=None)
-        lengths = [max(len(ids) for ids in one) for one in zip(*sources, strict=True)]
-        limits = [int(length * request.max_ratio) + request.max_extra for length in lengths]
-        return limits if reach is None else [min(limit, reach) for limit in limits]
-
-    def _required(self, sentence: str, request: TranslationRequest, terms: Sequence[Term]) -> list[list[int]]:
-        required = [list(self.forms(phrase, "require")[1]) for phrase in request.require]
-        return required + [list(self.forms(target, "terminology")[1]) for source, target in terms if source.search(sentence)]
-
-    def _sample(self, sentences: Sequence[str], sources: Sequence[Sequence[np.ndarray]], request: TranslationRequest) -> Found:
+    def _sample(self, batch: Sequence[Asked], request: TranslationRequest, wishes: Wishes) -> Found:
         """One sentence at a time, each from the seed: what is drawn for it does not depend on its neighbours."""
         n, end = request.n_best, self.target.end
-        processors = self.processors(request)
+        processors = wishes.processors()
         if request.no_repeat_ngram is not None:
             processors.append(NoRepeatNgram(request.no_repeat_ngram))
         if request.min_length:
             processors.append(MinimumLength(request.min_length, (end,)))
         found, steps = [], 0
-        for place, limit in enumerate(self._limits(sources, request)):
-            state = self.start([[member[place]] for member in sources])
+        for one in batch:
+            state = self.start([[source] for source in one.sources])
             with torch.inference_mode():
                 state = self.stepper.select(state, torch.zeros(n, dtype=torch.long, device=self.device))
-            wishes = {name: getattr(request, name) for name in ("temperature", "top_k", "top_p")}
-            options = SamplingOptions(length=limit, stop_ids=(end,), **wishes)
+            numbers = {name: getattr(request, name) for name in ("temperature", "top_k", "top_p")}
+            options = SamplingOptions(length=self.limit(one, request), stop_ids=(end,), **numbers)
             prompt = torch.full((n, 1), self.target.start, device=self.device)
-            generator = torch.Generator(self.device).manual_seed(request.seed)
+            generator = torch.Generator().manual_seed(request.seed)  # of the processor: the same wherever the model computes
             columns = list(sample(self.stepper, prompt, options, generator, state=state, processors=processors))
             rows = torch.stack(columns, 1).tolist()
             found.append([self._drawn(row[: row.index(end)] if end in row else row, end in row) for row in rows])
@@ -253,61 +301,101 @@ class Translator:
         nothing = float("nan")
         return Translation(self.target.decode(tokens), nothing, nothing, self.target.pieces(ids), [], None, ended, True, None)
 
+    def render_all(
+        self, batch: Sequence[Asked], found: Sequence[Sequence[Hypothesis]], request: TranslationRequest
+    ) -> list[list[Translation]]:
+        """Hypotheses as text.
+
+        Args:
+            batch: sentences.
+            found: hypotheses of each.
+            request: whether alignments are wanted, and unknown symbols replaced.
+
+        Returns:
+            Translations by sentence; an empty one where nothing was found.
+        """
+        wanting = [
+            (place, rank)
+            for place, hypotheses in enumerate(found)
+            for rank, one in enumerate(hypotheses)
+            if one.alignment is None and (request.alignments or (request.replace_unknowns and self.target.unknown in one.tokens))
+        ]
+        read = self.read_again(
+            [batch[place].sources[0] for place, _ in wanting], [self.ids_of(found[place][rank]) for place, rank in wanting]
+        )
+        weights = dict(zip(wanting, read, strict=True))
+        return [
+            [
+                self.render(one._replace(alignment=weights.get((place, rank), one.alignment)), batch[place].sentence, request)
+                for rank, one in enumerate(hypotheses)
+            ]
+            or [empty()]
+            for place, hypotheses in enumerate(found)
+        ]
+
+    def ids_of(self, hypothesis: Hypothesis) -> list[int]:
+        """What a hypothesis put out.
+
+        Args:
+            hypothesis: of beam search.
+
+        Returns:
+            Its ids, with the end where there is one.
+        """
+        return [*hypothesis.tokens, *([self.target.end] if hypothesis.ended else [])]
+
+    def read_again(self, sources: Sequence[np.ndarray], targets: Sequence[Sequence[int]]) -> list[Tensor]:
+        """What each symbol attended to, for decoders that do not say so step by step: by reading whole targets, some at a time.
+
+        Args:
+            sources: ids of sentences.
+            targets: what each was translated by.
+
+        Returns:
+            Weights `[target, source]` of the last layer, the mean over heads.
+
+        Raises:
+            ConfigurationError: several models, or one that does not attend to its source.
+        """
+        found: list[Tensor] = []
+        model, longest = self.voices[0].model, max(map(len, sources), default=1) * max(map(len, targets), default=1)
+        at_once = max(1, WEIGHTS_AT_ONCE // max(longest, 1))
+        for first in range(0, len(sources), at_once):
+            source, rows = padded_ids(sources[first : first + at_once]), targets[first : first + at_once]
+            before = padded_ids([np.array([self.target.start, *ids[:-1]], dtype=np.int64) for ids in rows]).data
+            _, looks = model.looks(Padded(source.data.to(self.device), source.lengths.to(self.device)), before.to(self.device))
+            memory = [one.memory for one in looks.values() if one.memory is not None]
+            if len(self.voices) > 1 or not memory:
+                raise ConfigurationError("alignments need a single model whose decoder attends to its source; leave them out")
+            mean = memory[-1].mean(1).float().cpu()
+            found += [mean[i, : len(ids), : source.lengths[i]] for i, ids in enumerate(rows)]
+        return found
+
     def render(self, hypothesis: Hypothesis, sentence: str, request: TranslationRequest) -> Translation:
         """A hypothesis as text.
 
         Args:
-            hypothesis: of beam search.
+            hypothesis: of beam search, with its alignment where there is one.
             sentence: what it translates.
             request: whether unknown symbols are replaced.
 
         Returns:
             The translation.
         """
-        alignment = self.alignment_of(hypothesis, sentence, request)
-        ids = [*hypothesis.tokens, *([self.target.end] if hypothesis.ended else [])]
-        text = self.target.decode(hypothesis.tokens)
+        alignment, text = hypothesis.alignment, self.target.decode(hypothesis.tokens)
         if request.replace_unknowns and self.target.unknown in hypothesis.tokens:
             text = self._replace(hypothesis.tokens, sentence, alignment)
         return Translation(
             text,
             hypothesis.score,
             hypothesis.log_probability,
-            self.target.pieces(ids),
+            self.target.pieces(self.ids_of(hypothesis)),
             hypothesis.token_log_probabilities,
             None if alignment is None else alignment.tolist(),
             hypothesis.ended,
             hypothesis.met,
             None if alignment is None or not request.alignments else self._link(hypothesis.tokens, sentence, alignment),
         )
-
-    def alignment_of(self, hypothesis: Hypothesis, sentence: str, request: TranslationRequest) -> Tensor | None:
-        """What each symbol attended to: as the search saw it, or read again for a Transformer, where it was asked for.
-
-        Args:
-            hypothesis: of beam search.
-            sentence: what it translates.
-            request: whether alignments are wanted.
-
-        Returns:
-            Weights `[length, source]`, the mean over heads; `None` where there are none or nobody asked.
-
-        Raises:
-            ConfigurationError: asked for of models that have none.
-        """
-        missing = request.replace_unknowns and self.target.unknown in hypothesis.tokens
-        if hypothesis.alignment is not None or not (request.alignments or missing):
-            return hypothesis.alignment
-        model, codecs = self.voices[0]
-        ids = [*hypothesis.tokens, *([self.target.end] if hypothesis.ended else [])]
-        source = padded_ids([codecs.source.encode(sentence)])
-        read = torch.tensor([[self.target.start, *ids[:-1]]], device=self.device)
-        _, looks = model.looks(Padded(source.data.to(self.device), source.lengths.to(self.device)), read)
-        memory = [one.memory for one in looks.values() if one.memory is not None]
-        if len(self.voices) > 1 or not memory:
-            raise ConfigurationError("alignments need a single model whose decoder attends to its source; leave them out")
-        weights: Tensor = memory[-1][0].mean(0)
-        return weights
 
     def _link(self, tokens: Sequence[int], sentence: str, alignment: Tensor) -> list[Link]:
         source = words_of_source(self.voices[0].codecs.source, sentence)
@@ -327,7 +415,3 @@ class Translator:
             known = []
         parts.append(self.target.decode(known))
         return (" " if self.target.tokenizer.kind == "words" else "").join(part for part in parts if part)
-
-
-def _whole_words(term: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(term)}(?!\w)")

@@ -50,7 +50,7 @@ class TranslationRun:
             The translator.
         """
         runs = [self, *(one if isinstance(one, TranslationRun) else load_translation(one, trust=self.trust) for one in ensemble)]
-        return Translator([Voice(run.model, run.codecs) for run in runs])
+        return Translator([Voice(run.model.to(self.model.device), run.codecs) for run in runs])
 
     def translate(self, sentence: str, **wishes: Any) -> str:
         """Translate one sentence.
@@ -92,7 +92,7 @@ class TranslationRun:
             at_once: lines that are read before the first is put out.
 
         Yields:
-            The translations of each line.
+            The translations of each line; `refused` says why there is none where a line is longer than the model reads.
         """
         yield from self.translator(ensemble).stream(lines, request, at_once)
 

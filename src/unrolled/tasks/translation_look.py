@@ -12,38 +12,46 @@ from unrolled.core.padded import Padded
 from unrolled.core.settings import resolve
 from unrolled.decode.beam import record_beam
 from unrolled.decode.hypotheses import BeamTree, Fate
+from unrolled.tasks.phrases import Wishes
 from unrolled.tasks.translation import TranslationRun
 from unrolled.tasks.translation_request import Translation, TranslationRequest
 
 FORMAT = 1
 
 
-def trace_translation(run: TranslationRun, sentence: str, *, beam: int = 5, **wishes: Any) -> dict[str, Any]:
+def trace_translation(run: TranslationRun, sentence: str, *, beam: int = 5, **changes: Any) -> dict[str, Any]:
     """Translate a sentence and keep all that was weighed.
 
     Args:
         run: a trained model.
         sentence: one line of text.
         beam: hypotheses kept.
-        wishes: further fields of `TranslationRequest` that shape the search of one sentence.
+        changes: further fields of `TranslationRequest` that shape the search of one sentence.
 
     Returns:
         A trace for `report.write_look`.
 
     Raises:
-        DataError: an empty sentence.
+        DataError: an empty sentence, or one that is too long.
     """
     translator = run.translator()
-    ids = run.codecs.source.encode(sentence)
-    if not len(ids):
+    request = resolve(TranslationRequest, {"beam": beam, "n_best": beam, **changes})
+    wishes = Wishes(translator.target, request)
+    asked = translator.ask([sentence], wishes)
+    if not asked:
         raise DataError("there must be a sentence to look at, got an empty one; try some words in quotes")
-    request = resolve(TranslationRequest, {"beam": beam, "n_best": beam, **wishes})
-    state = translator.start([[ids]])
-    limit = int(len(ids) * request.max_ratio) + request.max_extra
-    options = translator.options(request).model_copy(update={"max_length": limit})
-    tree = record_beam(translator.stepper, state, options, processors=translator.processors(request))
+    translator.refuse(asked[0])
+    ids = asked[0].sources[0]
+    tree = record_beam(
+        translator.stepper,
+        translator.start([[source] for source in asked[0].sources]),
+        translator.options(request).model_copy(update={"max_length": translator.limit(asked[0], request)}),
+        processors=wishes.processors(),
+        prefix=asked[0].prefix,
+        constraints=asked[0].required,
+    )
     result = tree.result
-    found = [translator.render(one, sentence, request) for one in result.hypotheses[0]]
+    (found,) = translator.render_all(asked, result.hypotheses, request)
     source = run.codecs.source.pieces(ids)
     best = result.hypotheses[0][0]
     tokens = [*best.tokens, *([run.codecs.target.end] if best.ended else [])]

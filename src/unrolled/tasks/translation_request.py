@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -49,9 +50,9 @@ class TranslationRequest(Settings):
     prefix: str = ""
     """What every translation begins with."""
     require: tuple[str, ...] = ()
-    """Phrases that every translation must contain; of sub-words, inside a sentence (after a space)."""
+    """Phrases that every translation must contain, as whole words, as the vocabulary cuts them."""
     forbid: tuple[str, ...] = ()
-    """Phrases that no translation may contain, as the vocabulary cuts them; where symbols are smaller than words, also words that begin so."""
+    """Phrases that no translation may contain, as whole words, as the vocabulary cuts them; with a beam of 1 and in sampling also words that begin so."""
     terminology: Path | None = None
     """A TSV file of terms: where a sentence has the first column as whole words, its translation must have the second."""
     alignments: bool = False
@@ -103,6 +104,8 @@ class Translation(NamedTuple):
     """Whether all required phrases are in it."""
     words: list[Link] | None
     """Each word of the translation with the source word it looked at most, as (source, translation), where there is an alignment."""
+    refused: str | None = None
+    """Why the sentence was not translated, and the text is empty; `None` where it was."""
 
 
 class Found(NamedTuple):
@@ -123,6 +126,18 @@ def empty() -> Translation:
         Nothing, with certainty.
     """
     return Translation("", 0.0, 0.0, [], [], None, True, True, None)
+
+
+def refusal(reason: str) -> Translation:
+    """What stands for the translation of a sentence that a model cannot translate.
+
+    Args:
+        reason: why.
+
+    Returns:
+        Nothing, without any score.
+    """
+    return Translation("", math.nan, math.nan, [], [], None, False, False, None, reason)
 
 
 def read_terms(path: Path | None) -> list[tuple[str, str]]:

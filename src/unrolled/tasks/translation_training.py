@@ -20,6 +20,7 @@ from unrolled.tasks.translation_objective import TranslationObjective, score_pai
 from unrolled.tasks.translation_request import Translation, TranslationRequest
 from unrolled.tasks.translation_scores import TranslationScores, group_references, score_texts
 from unrolled.tasks.translation_settings import TranslationRunSettings
+from unrolled.tasks.without_effect import TRANSLATION_RULES
 from unrolled.train.group import Group
 from unrolled.train.loop import Record
 from unrolled.train.optimizers import build_optimizer
@@ -87,10 +88,16 @@ def check_reach(settings: TranslationRunSettings, corpora: tuple[PairCorpus, Pai
     model = settings.model
     if model.transformer.positions != "learned":
         return
-    for kind, side in ((model.encoder.kind, 0), (model.decoder.kind, 1)):
-        longest = max(int(corpus.lengths[side].max()) for corpus in corpora) + side
-        if kind == "transformer" and longest > model.transformer.longest:
-            name = ("source", "target")[side]
+    both = model.encoder.kind == "none"
+    lengths = [
+        (int(sources.max()), int(targets.max()), int((sources + targets).max())) for sources, targets in (c.lengths for c in corpora)
+    ]
+    source, target, together = (max(column) for column in zip(*lengths, strict=True))
+    read = [("source", source)] if model.encoder.kind == "transformer" else []
+    if model.decoder.kind == "transformer":
+        read.append(("source and target together", together + 1) if both else ("target", target + 1))
+    for name, longest in read:
+        if longest > model.transformer.longest:
             raise ConfigurationError(
                 f"learned positions must reach the longest {name}, {longest} symbols with its end, got `model.transformer.longest={model.transformer.longest}`; "
                 "raise it, or use sinusoidal ones"
@@ -243,5 +250,5 @@ def translated(translator: Translator, pairs: Pairs, request: TranslationRequest
     return counted._replace(**texts._asdict()), dict(zip(grouped.sources, best, strict=True))
 
 
-TRANSLATION = Kind("translation", TranslationRunSettings, prepare, recorded_files)
+TRANSLATION = Kind("translation", TranslationRunSettings, prepare, recorded_files, TRANSLATION_RULES)
 """What a translation gives for its training."""

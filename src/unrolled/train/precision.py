@@ -68,7 +68,7 @@ def prepare_machine(settings: TrainSettings) -> Machine:
     Raises:
         ConfigurationError: a device that is not there, or bf16 where the kernels do not have it.
     """
-    device = _device(settings.device)
+    device = choose_device(settings.device, "train.device")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     native = has_native_bf16(device)
@@ -82,7 +82,19 @@ def prepare_machine(settings: TrainSettings) -> Machine:
     return Machine(device, precision, torch.get_num_threads(), processor_name(device))
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str, option: str = "device") -> torch.device:
+    """The device of a name.
+
+    Args:
+        name: `cpu`, `cuda`, `cuda:1`, …; `auto` takes a GPU where there is one.
+        option: how the option is called that said so.
+
+    Returns:
+        A device that is there.
+
+    Raises:
+        ConfigurationError: it is not there.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -92,7 +104,7 @@ def _device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"`train.device` must be a device of this machine, got `{name}` ({reason}); try `cpu` or `auto`") from None
+        raise ConfigurationError(f"`{option}` must be a device of this machine, got `{name}` ({reason}); try `cpu` or `auto`") from None
     if name == "cuda":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
