@@ -179,6 +179,16 @@ def test_counts_of_words_keep_the_white_space_of_the_text() -> None:
     assert corpus.part(0, 3).counts()[:2] == (5, 3)
 
 
+def test_rare_words_hardly_spoil_the_count_of_characters() -> None:
+    common, generator = ["a", "of", "it"], np.random.default_rng(0)
+    words = [f"seldom-seen-{i}" if i % 5 == 0 else common[generator.integers(3)] for i in range(60_000)]
+    text = "".join(word + ("\n" if i % 9 == 0 else " ") for i, word in enumerate(words))
+    train, valid = corpus_in_memory([text], WordTokenizer.train([text], min_count=2)).split(0.1)
+    assert train.counts().characters + valid.counts().characters == len(text)
+    behind = sum(len(word) + 1 for word in words[-valid.counts().words :])
+    assert valid.counts().characters == pytest.approx(behind, rel=0.02), "within a piece, words count as <unk>"
+
+
 @pytest.mark.skipif(not SHAKESPEARE.exists(), reason="tiny Shakespeare is not here")
 def test_shakespeare_splits_as_everywhere(tmp_path: Path) -> None:
     text = SHAKESPEARE.read_text()

@@ -266,11 +266,12 @@ def test_an_own_cell_asks_for_trust(text: Path, tiny: dict[str, Any], tmp_path: 
         "        self.input_size, self.hidden_size = input_size, hidden_size\n"
         "        self.mix = torch.nn.Linear(input_size + hidden_size, hidden_size)\n\n"
         "    def step(self, x, state):\n"
-        "        h = 0.5 * state.h + 0.5 * torch.tanh(self.mix(torch.cat([x, state.h], -1)))\n"
+        "        h = torch.lerp(state.h, torch.tanh(self.mix(torch.cat([x, state.h], -1))), 0.5)\n"  # refuses mixed dtypes
         "        return h, HiddenState(h)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     tiny["model"]["cell"] = "my_cells:Leaky"
+    tiny["train"]["precision"] = "bf16"
     with pytest.raises(ConfigurationError, match=r"would run .*my_cells\.py`; give `--trust`"):
         train_language_model([text], out=tmp_path / "run", differences=tiny)
     run = train_language_model([text], out=tmp_path / "run", differences=tiny, trust=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import random
 import re
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from unrolled.core.errors import ConfigurationError
 from unrolled.core.settings import resolve
@@ -84,14 +83,12 @@ def test_sub_words(kind: str) -> None:
     asked = {phrase: wishes_of(codec, require=(phrase,)).of("")[0] for phrase in ("dog", "hot dog", "dogs", "a (", "do")}
     counts = {True: 0, False: 0}
 
-    @settings(max_examples=300, deadline=None)
-    @given(st.lists(st.sampled_from(PIECES), max_size=7).map("".join), st.sampled_from(sorted(asked)))
-    def check(text: str, phrase: str) -> None:
+    chance = random.Random(0)
+    for _ in range(1000):
+        text, phrase = "".join(chance.choices(PIECES, k=chance.randint(0, 7))), chance.choice(sorted(asked))
         expected = written(phrase).search(text) is not None
-        assert met(codec, asked[phrase], [codec.encode(text).tolist()]) == [expected]
+        assert met(codec, asked[phrase], [codec.encode(text).tolist()]) == [expected], text
         counts[expected] += 1
-
-    check()
     assert min(counts.values()) > 10
 
 

@@ -43,7 +43,7 @@ def told(settings: Any) -> list[str]:
 def pair_loss(settings: TranslationRunSettings) -> float:
     """The objective of a batch under dropout: all that a model's options can change."""
     torch.manual_seed(0)
-    model = EncoderDecoder(settings.model, Sizes(7, 9))
+    model = EncoderDecoder(settings.model, Sizes(7, 9)).double()
     source = Padded(torch.tensor([[1, 2, 3], [4, 0, 0], [5, 6, 0]]), torch.tensor([3, 1, 2]))
     target = Padded(torch.tensor([[1, 2, 4], [3, 0, 0], [0, 0, 0]]), torch.tensor([3, 1, 0]))
     objective = TranslationObjective(model.train(), start=8, end=7)

@@ -86,6 +86,13 @@ def test_cosine_rises_then_falls_to_its_floor() -> None:
 def test_linear_constant_plateau() -> None:
     assert rate_share(ScheduleSettings(name="linear", warmup_steps=0, final_share=0.0), 5, 0.25, 0) == pytest.approx(0.75)
     assert rate_share(ScheduleSettings(name="constant", warmup_steps=0), 5, 0.9, 3) == 1.0
+
+
+def test_a_short_training_warms_up_in_its_first_tenth() -> None:
+    short = ScheduleSettings(name="linear", warmup_steps=99, final_share=0.0)
+    assert rate_share(short, 0, 0.05, 0) == pytest.approx(0.5 * 0.95)
+    assert rate_share(short, 1, 0.1, 0) == pytest.approx(0.9)
+    assert rate_share(ScheduleSettings(name="constant", warmup_steps=99), 0, 0.05, 0) == pytest.approx(0.01)
     assert rate_share(ScheduleSettings(name="plateau", warmup_steps=0, factor=0.5), 5, 0.9, 3) == 0.125
 
 

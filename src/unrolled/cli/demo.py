@@ -11,7 +11,7 @@ import typer
 from unrolled.cli.output import TrainingDisplay
 from unrolled.cli.train import AFTER_LANGUAGE_MODEL, report
 
-DEMO = {"train": {"minutes": 1.75, "evaluations": 4}, "samples": {"length": 240}}
+DEMO = {"train": {"minutes": 1.75, "evaluations": 4}, "samples": {"prompt": "ROMEO:\n", "length": 240}}
 """What the demo changes: short, with four stages."""
 
 

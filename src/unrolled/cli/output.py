@@ -137,7 +137,11 @@ class TrainingDisplay:
             markup=False,
             soft_wrap=True,
         )
-        self.console.print(f"{machine['processor']}, {machine['threads']} threads, {machine['precision']}", markup=False, soft_wrap=True)
+        self.console.print(
+            f"{machine['processor']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}, {machine['precision']}",
+            markup=False,
+            soft_wrap=True,
+        )
 
     def advanced(self, done: float, record: dict[str, Any]) -> None:
         """Move the bar.

@@ -17,6 +17,9 @@ from unrolled.data.tokenizer import StreamDecoder, Tokenizer, UnknownSymbolError
 
 END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"
+WHITE_SPACE = re.compile(r"\s")
+PIECE = 1 << 10
+"""Characters of a piece of text: counts of characters are exact between pieces, and words that became `<unk>` spoil them within one."""
 LONGEST_WORD = 1 << 20
 
 
@@ -199,8 +202,12 @@ def _whole_words(chunks: Iterable[str]) -> Iterator[str]:
         if len(held) > LONGEST_WORD:
             found = f"got {len(held):,} characters without any"
             raise DataError(f"words must have white space between them, {found}; try characters or BPE instead of words")
-        if len(held) < len(text):
-            yield text[: len(text) - len(held)]
+        begin, stop = 0, len(text) - len(held)
+        while begin < stop:
+            space = WHITE_SPACE.search(text, begin + PIECE - 1, stop)
+            end = stop if space is None else space.end()
+            yield text[begin:end]
+            begin = end
     if held:
         yield held
 

@@ -8,8 +8,13 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from unrolled.core.errors import ConfigurationError, nearest
+from unrolled.core.state import State, map_state
 from unrolled.nn.cell import Cell
 from unrolled.nn.cells import CELLS
 
@@ -49,7 +54,32 @@ def find_cell(name: str, *, trust: bool = False) -> CellFactory:
             ) from error
     if not (isinstance(found, type) and issubclass(found, Cell)):
         raise ConfigurationError(f"`{name}` must be a class derived from `unrolled.nn.Cell`, got {found!r}")
-    return found
+    return in_full_precision(found)
+
+
+def in_full_precision(cell: type[Cell]) -> type[Cell]:
+    """A person's cell as it was written: autocast would mix dtypes within a step, which `torch.lerp` and others refuse.
+
+    Args:
+        cell: the class.
+
+    Returns:
+        The same, but that a step computes in the dtype of its parameters whatever surrounds it.
+    """
+
+    class Own(cell):  # type: ignore[misc, valid-type]
+        def step(self, x: Any, state: State, *fixed: State) -> tuple[Tensor, State]:
+            like = self.zeros()
+
+            def cast(leaf: Tensor) -> Tensor:
+                return leaf.to(like.dtype) if leaf.is_floating_point() else leaf
+
+            with torch.autocast(like.device.type, enabled=False):
+                after: tuple[Tensor, State] = super().step(*(map_state(cast, part) for part in (x, state, *fixed)))
+                return after
+
+    Own.__name__ = Own.__qualname__ = cell.__name__
+    return Own
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ class TranslationScheduleSettings(ScheduleSettings):
     """How the learning rate moves from its peak."""
 
     warmup_steps: int = Field(400, ge=0)
-    """Updates over which the rate rises linearly to its peak."""
+    """Updates over which the rate rises linearly to its peak; with `cosine` and `linear`, a tenth of the training at most."""
 
 
 class TranslationTrainSettings(TrainSettings):

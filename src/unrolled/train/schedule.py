@@ -16,6 +16,10 @@ SHAPES: dict[str, Callable[[float], float]] = {
 """From 1 at the start to 0 at the end, by name."""
 
 
+LONGEST_WARMUP = 0.1
+"""The share of a training after which it has warmed up, whatever `warmup_steps` says: a short one would learn nothing before."""
+
+
 def rate_share(settings: ScheduleSettings, step: int, done: float, plateaus: int) -> float:
     """The learning rate as a share of its peak.
 
@@ -28,7 +32,9 @@ def rate_share(settings: ScheduleSettings, step: int, done: float, plateaus: int
     Returns:
         A number from 0 to 1.
     """
-    warmup = min(1.0, (step + 1) / (settings.warmup_steps + 1))
+    warmed = (step + 1) / (settings.warmup_steps + 1)
+    # The others do not look at the end, so that a training may be given a later one.
+    warmup = min(1.0, max(warmed, done / LONGEST_WARMUP) if settings.name in ("linear", "cosine") else warmed)
     if settings.name == "plateau":
         return warmup * settings.factor**plateaus
     shape = SHAPES[settings.name](min(done, 1.0))

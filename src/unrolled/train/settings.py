@@ -35,7 +35,7 @@ class ScheduleSettings(Settings):
     name: Literal["constant", "cosine", "linear", "plateau"] = "cosine"
     """The form; `plateau` lowers the rate by `factor` whenever validation stops falling."""
     warmup_steps: int = Field(100, ge=0)
-    """Updates over which the rate rises linearly to its peak."""
+    """Updates over which the rate rises linearly to its peak; with `cosine` and `linear`, a tenth of the training at most."""
     final_share: float = Field(0.05, ge=0, le=1)
     """The rate at the end, as a share of the peak (cosine, linear)."""
     factor: float = Field(0.25, gt=0, lt=1)
