@@ -19,7 +19,7 @@ END_OF_LINE = "<eos>"
 UNKNOWN = "<unk>"
 WHITE_SPACE = re.compile(r"\s")
 PIECE = 1 << 10
-"""Characters of a piece of text: counts of characters are exact between pieces, and words that became `<unk>` spoil them within one."""
+"""How many characters make a piece. Counts are exact between pieces; within one, words that became `<unk>` spoil them."""
 LONGEST_WORD = 1 << 20
 
 
