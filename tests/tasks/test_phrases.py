@@ -80,16 +80,15 @@ PIECES = ["dog", "dogs", "do", "g", "hot", "hotdog", "a", "(", ")", " ", " ", ".
 def test_sub_words(kind: str) -> None:
     texts = ["a hot dog", "dogs do (a hotdog)", "do a dog's dogs. dog", "hot é do", "dog"] * 3
     codec = train_codec(kind, texts, vocabulary_size=300)
-    asked = {phrase: wishes_of(codec, require=(phrase,)).of("")[0] for phrase in ("dog", "hot dog", "dogs", "a (", "do")}
-    counts = {True: 0, False: 0}
-
-    chance = random.Random(0)
-    for _ in range(1000):
-        text, phrase = "".join(chance.choices(PIECES, k=chance.randint(0, 7))), chance.choice(sorted(asked))
-        expected = written(phrase).search(text) is not None
-        assert met(codec, asked[phrase], [codec.encode(text).tolist()]) == [expected], text
-        counts[expected] += 1
-    assert min(counts.values()) > 10
+    chance, counts = random.Random(0), {True: 0, False: 0}
+    for phrase in ("dog", "hot dog", "dogs", "a (", "do"):
+        (wording,) = wishes_of(codec, require=(phrase,)).of("")
+        for _ in range(300):
+            text = "".join(chance.choices([phrase, *PIECES], [6, *[1] * len(PIECES)], k=chance.randint(0, 6)))
+            expected = written(phrase).search(text) is not None
+            assert met(codec, wording, [codec.encode(text).tolist()]) == [expected], text
+            counts[expected] += 1
+    assert min(counts.values()) > 300
 
 
 def test_words_are_whole_words_anyway() -> None:
