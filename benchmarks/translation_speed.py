@@ -40,16 +40,36 @@ arguments.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "u
 arguments.add_argument("--quick", action="store_true", help="try everything on little")
 
 PEERS = Path(__file__).parent / "peers"
+SUBWORDS = "--set=data.vocabulary_size=8000"
 GRU = [
     "--set=model.encoder.cell=reset-after-gru",
     "--set=model.decoder.cell=reset-after-gru",
     "--set=model.attention.input_feeding=true",
     "--set=model.tie_weights=false",
+    SUBWORDS,
+    "--set=train.batch_tokens=2048",
 ]
 """The model that Joey NMT and eole have as well: theirs is the GRU of torch, and their read-out has weights of its own."""
 RUNS = {
-    "rnn": [*GRU, "--set=train.epochs=3", "--set=train.schedule.warmup_steps=100"],
-    "transformer": ["--preset=transformer", "--set=train.epochs=4", "--set=train.schedule.warmup_steps=150", "--set=train.average=0.98"],
+    "rnn": [
+        *GRU,
+        "--set=train.batch_tokens=1024",
+        "--set=train.epochs=3",
+        "--set=train.schedule.warmup_steps=200",
+        "--set=train.average=0.98",
+    ],
+    "transformer": [
+        "--preset=transformer",
+        SUBWORDS,
+        "--set=model.hidden_size=256",
+        "--set=model.encoder.layers=3",
+        "--set=model.decoder.layers=3",
+        "--set=model.transformer.inner_size=1024",
+        "--set=train.optimizer.learning_rate=0.0015",
+        "--set=train.epochs=3",
+        "--set=train.schedule.warmup_steps=150",
+        "--set=train.average=0.98",
+    ],
 }
 """What is trained once, a few minutes each: enough for outputs of sensible lengths, not for good ones."""
 WARM_UPDATES = 5
@@ -115,15 +135,23 @@ def train_ours(folder: Path, out: Path, given: list[str], log: Path) -> None:
     call([sys.executable, "-m", "unrolled", "train", "translation", *files, f"--out={out}", "--quiet", "--json", *given], log)
 
 
+def finished(run: Path) -> bool:
+    facts = run / "run.json"
+    return facts.exists() and json.loads(facts.read_text())["status"] == "finished"
+
+
 def trained(kind: str, options: argparse.Namespace) -> Path:
-    """A run that decodes: the one of the cache, or a new one; a quick start takes the other where it is there."""
-    run = options.cache / f"run-{kind}"
-    few = ["--set=train.evaluations=2", "--set=train.evaluation_decodes=0", "--set=samples.sentences=0"]
-    if options.quick and not run.exists():
-        run, few = options.cache / f"run-{kind}-quick", [*few, "--set=train.steps=60", "--set=train.epochs=1"]
-    if not run.exists():
+    """A run that decodes: that of the cache, made or ended where it is not there; a quick start without it makes a small one."""
+    run, log = options.cache / f"run-{kind}", options.cache / f"run-{kind}.log"
+    given = [*RUNS[kind], "--set=train.evaluations=2", "--set=train.evaluation_decodes=0", "--set=samples.sentences=0"]
+    if options.quick and not finished(run):
+        run, given = options.cache / f"run-{kind}-quick", [*given, "--set=train.steps=60"]
+    if not finished(run):
         print(f"training {run.name}", flush=True)
-        train_ours(options.folder, run, [*RUNS[kind], *few], options.cache / f"{run.name}.log")
+        if run.exists():
+            call([sys.executable, "-m", "unrolled", "train", "translation", "--resume", f"--out={run}", "--quiet"], log)
+        else:
+            train_ours(options.folder, run, given, log)
     return run
 
 
@@ -173,7 +201,7 @@ def our_training(given: list[str], options: argparse.Namespace, work: Path, numb
     """Target symbols and seconds of `train translation` after its first updates, as its own metrics count them."""
     out = work / f"training-{number}-{len(given)}"
     minutes = (options.seconds + 5) / 60
-    sets = {"train.minutes": minutes, "train.batch_tokens": 2048, "train.evaluations": 0, "train.log_every": WARM_UPDATES}
+    sets = {"train.minutes": minutes, "train.evaluations": 0, "train.log_every": WARM_UPDATES}
     train_ours(
         options.folder, out, [*GRU, *given, *[f"--set={key}={value}" for key, value in sets.items()]], options.cache / "training.log"
     )
@@ -289,7 +317,7 @@ def main() -> None:
     options.cache.mkdir(parents=True, exist_ok=True)
     options.cache = options.cache.resolve()
     if options.quick:
-        options.rounds, options.seconds = 1, min(options.seconds, 5)
+        options.rounds, options.seconds = 1, min(options.seconds, 10)
     file = RESULTS / "translation_speed.json"
     result = json.loads(file.read_text()) if file.exists() else {}
     for part in options.only:

@@ -80,12 +80,14 @@ def main() -> None:
         workers = candidate["workers"]
         threads = max(1, job["threads"] // workers)
         translator = ctranslate2.Translator(folder.name, compute_type="float32", inter_threads=workers, intra_threads=threads)
-        asked = {"beam_size": job["beam"], "length_penalty": 1.0, "max_decoding_length": job["longest"]}
+        # With the end symbol in the output, it counts in the length that scores are divided by, as ours does.
+        asked = {"beam_size": job["beam"], "length_penalty": 1.0, "max_decoding_length": job["longest"], "return_end_token": True}
 
         def translate(lines: list[str]) -> list[Output]:
             pieces = [line.split(" ") for line in lines]
             found = translator.translate_batch(pieces, max_batch_size=candidate["batch"], **asked)
-            return [(" ".join(one.hypotheses[0]), len(one.hypotheses[0])) for one in found]
+            best = [[piece for piece in one.hypotheses[0] if piece != END] for one in found]
+            return [(" ".join(pieces), len(pieces)) for pieces in best]
 
         return translate
 

@@ -103,4 +103,15 @@ def test_broken_and_missing_files(tmp_path: Path) -> None:
 
 
 def test_the_table_of_options_has_every_sentence() -> None:
-    assert list(options(Outer)) == [("name", "x", "A name."), ("inner.rate", 0.1, "How fast."), ("inner.limit", None, "How far.")]
+    assert list(options(Outer)) == [
+        ("name", "x", "A name.", ""),
+        ("inner.rate", 0.1, "How fast.", "above 0"),
+        ("inner.limit", None, "How far.", ""),
+    ]
+    assert [option.may_be for option in options(Choice)] == ["some, none", ""]
+
+
+def test_words_are_read_in_any_case() -> None:
+    assert resolve(Choice, parse_override("kind=SOME")).kind == "some"
+    with pytest.raises(ConfigurationError, match="'Other'"):
+        resolve(Choice, parse_override("kind=Other"))

@@ -280,6 +280,25 @@ def test_an_own_cell_asks_for_trust(text: Path, tiny: dict[str, Any], tmp_path: 
     assert load(run.folder.path, trust=True).evaluate() == run.evaluate()
 
 
+@pytest.mark.parametrize(("method", "line"), [("__init__", 6), ("initial_state", 9), ("step", 12)])
+def test_an_error_inside_an_own_cell_is_told_as_that(
+    method: str, line: int, text: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / f"broken_{method.strip('_')}.py"
+    wrong = {name: "raise ValueError('a b')" if name == method else "pass" for name in ("__init__", "initial_state", "step")}
+    file.write_text(
+        "from unrolled.nn.cell import Cell, HiddenState\n\nclass Broken(Cell):\n"
+        "    def __init__(self, input_size, hidden_size):\n"
+        f"        super().__init__(); self.input_size, self.hidden_size = input_size, hidden_size\n        {wrong['__init__']}\n\n"
+        f"    def initial_state(self, batch_size):\n        {wrong['initial_state']}; return super().initial_state(batch_size)\n\n"
+        f"    def step(self, x, state):\n        {wrong['step']}; return state.h, state\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tiny["model"]["cell"] = f"{file.stem}:Broken"
+    with pytest.raises(ConfigurationError, match=rf"`{method}` of your cell `Broken` .* ValueError: a b \(`.*{file.name}`, line {line}\)"):
+        train_language_model([text], out=tmp_path / "run", differences=tiny, trust=True)
+
+
 def test_a_kill_before_the_first_checkpoint(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
     """What was logged before anything was saved is not there twice after resuming."""
     tiny["train"]["evaluations"] = 1

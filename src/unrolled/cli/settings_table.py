@@ -18,6 +18,7 @@ def print_options(group: type[Settings]) -> None:
     table.add_column("key", style="bold", no_wrap=True)
     table.add_column("default")
     table.add_column("what it does")
-    for key, default, text in options(group):
-        table.add_row(key, "" if default is None else str(default), text.replace("[", r"\["))
+    for option in options(group):
+        what = option.what + (f" ({option.may_be})" if option.may_be else "")
+        table.add_row(option.key, "" if option.default is None else str(option.default), what.replace("[", r"\["))
     Console().print(table)

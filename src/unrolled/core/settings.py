@@ -5,10 +5,11 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from unrolled.core.errors import ConfigurationError, nearest
 
@@ -27,7 +28,14 @@ class Settings(BaseModel):
         # `--set key=none` is read before anyone knows what the key may be: where `none` is one of its words, that was meant.
         if not isinstance(given, dict):
             return given
-        return {name: "none" if value is None and "none" in cls._words(name) else value for name, value in given.items()}
+        return {name: cls._word(name, value) for name, value in given.items()}
+
+    @classmethod
+    def _word(cls, name: str, value: Any) -> Any:
+        words = cls._words(name)
+        if value is None and "none" in words:
+            return "none"
+        return value.lower() if isinstance(value, str) and value.lower() in words else value
 
     @classmethod
     def _words(cls, name: str) -> tuple[Any, ...]:
@@ -155,7 +163,18 @@ def write_toml(settings: Settings) -> str:
     return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
 
 
-def options(group: type[Settings], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+class Option(NamedTuple):
+    """One key of a configuration, for tables and help."""
+
+    key: str
+    default: Any
+    what: str
+    """The sentence that explains it."""
+    may_be: str
+    """The words or the range it may have; empty where the type says it all."""
+
+
+def options(group: type[Settings], prefix: str = "") -> Iterator[Option]:
     """Every option below a settings class, for tables and help.
 
     Args:
@@ -163,7 +182,7 @@ def options(group: type[Settings], prefix: str = "") -> Iterator[tuple[str, Any,
         prefix: put before every key.
 
     Yields:
-        Key, default and the sentence that explains it.
+        The options in their order.
     """
     for name, field in group.model_fields.items():
         below = _group_of(field.annotation)
@@ -171,7 +190,22 @@ def options(group: type[Settings], prefix: str = "") -> Iterator[tuple[str, Any,
             yield from options(below, f"{prefix}{name}.")
         else:
             default = field.get_default(call_default_factory=True)
-            yield prefix + name, default, " ".join((field.description or "").split())
+            yield Option(prefix + name, default, " ".join((field.description or "").split()), _may_be(field))
+
+
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+"""The words for what bounds a number."""
+
+
+def _may_be(field: FieldInfo) -> str:
+    """The words a field may have, or the range of its numbers."""
+    words = [
+        str(word) for part in (field.annotation, *get_args(field.annotation)) if get_origin(part) is Literal for word in get_args(part)
+    ]
+    if words or field.examples:
+        return ", ".join(words or [str(one) for one in field.examples or []])
+    bounds = ((word, getattr(one, name, None)) for one in field.metadata for name, word in BOUNDS.items())
+    return ", ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
 
 
 def _group_of(annotation: Any) -> type[Settings] | None:
@@ -192,7 +226,7 @@ def _sentence(group: type[Settings], error: ValidationError) -> str:
 
 
 def _nearest_key(group: type[Settings], place: Sequence[str]) -> str:
-    known = [key for key, _, _ in options(group)]
+    known = [option.key for option in options(group)]
     full = ".".join(place)
     same_name = [key for key in known if key.split(".")[-1] == place[-1]]
     if same_name:

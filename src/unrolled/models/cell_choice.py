@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unrolled.core.errors import ConfigurationError, nearest
+from unrolled.core.errors import ConfigurationError, UserError, nearest
 from unrolled.core.state import State, map_state
 from unrolled.nn.cell import Cell
 from unrolled.nn.cells import CELLS
@@ -68,18 +70,43 @@ def in_full_precision(cell: type[Cell]) -> type[Cell]:
     """
 
     class Own(cell):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            with _told_apart(cell, "__init__"):
+                super().__init__(*args, **kwargs)
+
+        def initial_state(self, batch_size: int) -> State:
+            with _told_apart(cell, "initial_state"):
+                return super().initial_state(batch_size)
+
         def step(self, x: Any, state: State, *fixed: State) -> tuple[Tensor, State]:
             like = self.zeros()
 
             def cast(leaf: Tensor) -> Tensor:
                 return leaf.to(like.dtype) if leaf.is_floating_point() else leaf
 
-            with torch.autocast(like.device.type, enabled=False):
+            with torch.autocast(like.device.type, enabled=False), _told_apart(cell, "step"):
                 after: tuple[Tensor, State] = super().step(*(map_state(cast, part) for part in (x, state, *fixed)))
                 return after
 
     Own.__name__ = Own.__qualname__ = cell.__name__
     return Own
+
+
+@contextlib.contextmanager
+def _told_apart(cell: type[Cell], method: str) -> Iterator[None]:
+    """What goes wrong inside a person's own cell is told as that: where in their file, and in Python's words."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        file = inspect.getfile(cell)
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        place = f"`{file}`, line {lines[-1]}" if lines else f"`{file}`"
+        what = " ".join(str(error).split())
+        raise ConfigurationError(
+            f"`{method}` of your cell `{cell.__name__}` must end without an error: {type(error).__name__}: {what} ({place})"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from unrolled.core.settings import Settings
 from unrolled.models.block_settings import BlockSettings
+from unrolled.nn.cells import CELLS
 
 
 class EncoderSettings(Settings):
@@ -17,7 +18,7 @@ class EncoderSettings(Settings):
     """`none` is the separator form: the decoder itself reads the source, then a start symbol, then writes."""
     layers: int = Field(1, ge=1)
     """Layers on top of each other."""
-    cell: str = "lstm"
+    cell: str = Field("lstm", examples=[*CELLS, "module:Class"])
     """The recurrent cell: a name of the package, or `module:Class` for your own (asks for `--trust`)."""
     bidirectional: bool = True
     """Read from both ends; each direction then has half of the hidden size."""
@@ -32,7 +33,7 @@ class DecoderSettings(Settings):
     """How the target is written."""
     layers: int = Field(1, ge=1)
     """Layers on top of each other."""
-    cell: str = "lstm"
+    cell: str = Field("lstm", examples=[*CELLS, "module:Class"])
     """The recurrent cell: a name of the package, or `module:Class` for your own (asks for `--trust`)."""
 
 

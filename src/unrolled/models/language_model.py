@@ -19,7 +19,7 @@ from unrolled.core.settings import Settings
 from unrolled.core.state import State
 from unrolled.models.block_settings import BlockSettings
 from unrolled.models.cell_choice import CellFactory, find_cell
-from unrolled.nn.cells import RecurrentDropout, Zoneout
+from unrolled.nn.cells import CELLS, RecurrentDropout, Zoneout
 from unrolled.nn.dropout import LockedDropout, WeightDrop, WordEmbedding
 from unrolled.nn.recurrence import Layer, Recurrence, Stacked
 from unrolled.nn.transformer import Transformer
@@ -30,7 +30,7 @@ class LanguageModelSettings(Settings):
 
     kind: Literal["recurrent", "transformer"] = "recurrent"
     """Recurrent layers, or a causal Transformer."""
-    cell: str = "lstm"
+    cell: str = Field("lstm", examples=[*CELLS, "module:Class"])
     """The recurrent cell: a name of the package, or `module:Class` for your own (asks for `--trust`)."""
     hidden_size: int = Field(512, ge=1)
     """Units of each layer."""
