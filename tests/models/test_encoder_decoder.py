@@ -282,6 +282,23 @@ def test_bf16_autocast_is_close(name: str) -> None:
     torch.testing.assert_close(short, plain, atol=0.15, rtol=0.1)
 
 
+@torch.no_grad()
+def test_rows_of_one_source_share_it(model: EncoderDecoder) -> None:
+    """Selecting as a beam does, grown, mixed, shrunk: the same as with a copy of the source for every row."""
+    source, targets = pairs()
+    stepper = stepper_of(model)
+    _, state = stepper.step(targets[:, 0], stepper.start(source))
+    copied = state
+    for rows in ([0, 0, 0, 1, 2, 2], [1, 0, 5, 3], [3, 0, 1, 1, 2], [1, 1, 4], [0, 2], [0]):
+        chosen = torch.tensor(rows)
+        state, copied = stepper.select(state, chosen), select_state(copied, chosen)
+        read = torch.arange(len(rows)) % TARGET
+        (shared, state), (direct, copied) = stepper.step(read, state), model.step(read, copied)
+        torch.testing.assert_close(shared, direct)
+        torch.testing.assert_close(state.weights, copied.weights)
+        torch.testing.assert_close(state.state, copied.state)
+
+
 def test_who_attends_step_by_step_says_so() -> None:
     assert isinstance(stepper_of(build({})), AligningStepper)
     for name in ("no attention", "Transformer"):

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unrolled.core.errors import ConfigurationError
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded
-from unrolled.core.state import State, named_leaves, restore_state
+from unrolled.core.state import State, named_leaves, restore_state, select_state
 from unrolled.models.cell_choice import find_cell
 from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
 from unrolled.models.encoders import Encoded, Look, with_recurrent_dropout
 from unrolled.nn.attention import ATTENTIONS, Attended, Attention, Memory
 from unrolled.nn.cell import Cell
 from unrolled.nn.recurrence import Recurrence
+from unrolled.nn.sharing import Sharing, select_shared
 
 
 class Decoded(NamedTuple):
@@ -50,6 +51,8 @@ class DecoderFixed(NamedTuple):
     """What each layer's cell drew for this batch in training."""
     masks: dict[str, Float[Tensor, "batch hidden"]] | None
     """Locked dropout above each layer but the last, in training."""
+    sharing: Sharing | None = None
+    """In single steps: which memory each row of the batch looks at, where several look at one."""
 
 
 class DecoderCell(Cell):
@@ -151,7 +154,7 @@ class DecoderCell(Cell):
         if state.fed is not None:
             parts.append(state.fed)
         if fixed.summary is not None:
-            parts.append(fixed.summary)
+            parts.append(fixed.summary if fixed.sharing is None else fixed.summary[fixed.sharing.owner])
         if self.before:
             top: Any = state.layers[str(len(self.cells) - 1)]
             attended = self._attend(top.h, state, fixed)
@@ -177,9 +180,16 @@ class DecoderCell(Cell):
         return above, after
 
     def _attend(self, query: Tensor, state: DecoderState, fixed: DecoderFixed) -> Attended:
-        assert self.attention is not None
         assert fixed.memory is not None
-        attended: Attended = self.attention(query.unsqueeze(1), fixed.memory, state.coverage)
+        queries = query.unsqueeze(1)
+        if fixed.sharing is None:
+            return self._look(queries, fixed.memory, state.coverage)
+        found = self._look(fixed.sharing.fold(queries), fixed.memory, None)
+        return Attended(fixed.sharing.unfold(found.context), fixed.sharing.unfold(found.weights.transpose(1, 2)).transpose(1, 2))
+
+    def _look(self, queries: Tensor, memory: Memory, coverage: Tensor | None) -> Attended:
+        assert self.attention is not None
+        attended: Attended = self.attention(queries, memory, coverage)
         return attended
 
     def merge(self, outputs: Float[Tensor, "*rows hidden"], context: Float[Tensor, "*rows context"]) -> Float[Tensor, "*rows read"]:
@@ -262,6 +272,20 @@ class RecurrentDecoder(nn.Module):
             The memory with its projected keys, and masks.
         """
         return self.cell.prepare(encoded, noise)
+
+    def select(self, fixed: DecoderFixed, rows: Int[Tensor, " chosen"]) -> DecoderFixed:
+        """What holds for the sources of some rows; several rows may be of one.
+
+        Args:
+            fixed: from `prepare`.
+            rows: indices into the batch.
+
+        Returns:
+            The same for those rows; for single steps only.
+        """
+        shares = fixed.memory is not None and not self.cell.settings.coverage
+        chosen: DecoderFixed = select_shared(fixed, rows) if shares else select_state(fixed, rows)
+        return chosen
 
     def absorb(self, vectors: Padded, fixed: DecoderFixed, noise: Noise | None = None) -> DecoderState:
         """Read a source with the decoder's own layers (separator form), under the masks of the target.

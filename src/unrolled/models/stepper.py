@@ -115,8 +115,8 @@ class EncoderDecoderStepper:
         Returns:
             Their state.
         """
-        chosen: Translating = select_state(state, rows)
-        return chosen
+        fixed = self.model.decoder.select(state.fixed, rows)
+        return Translating(fixed, *(select_state(part, rows) for part in state[1:]))
 
     def reorder(self, state: Translating, rows: Int[Tensor, " batch"]) -> Translating:
         """Rows of the same source change places: what holds for the source need not be copied.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unrolled.core.noise import Noise
@@ -12,6 +12,7 @@ from unrolled.core.padded import Padded
 from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
 from unrolled.models.encoders import Encoded, Encoder, Look, fit, mean_over_time
 from unrolled.models.recurrent_decoder import Decoded
+from unrolled.nn.sharing import select_shared
 from unrolled.nn.transformer import DecoderMemory, Transformer, TransformerState
 from unrolled.nn.transformer_layers import LayerWeights
 
@@ -90,6 +91,19 @@ class TransformerDecoder(nn.Module):
             Keys and values by layer.
         """
         return None if self.stack.memory_size is None else self.stack.prepare(encoded.memory)
+
+    def select(self, fixed: DecoderMemory | None, rows: Int[Tensor, " chosen"]) -> DecoderMemory | None:
+        """What holds for the sources of some rows; several rows may be of one.
+
+        Args:
+            fixed: from `prepare`.
+            rows: indices into the batch.
+
+        Returns:
+            The same for those rows; for single steps only.
+        """
+        chosen: DecoderMemory | None = None if fixed is None else select_shared(fixed, rows)
+        return chosen
 
     def absorb(self, vectors: Padded, fixed: None = None, noise: Noise | None = None) -> Any:
         """Read a source with the decoder's own layers (separator form).

@@ -18,6 +18,7 @@ from unrolled.core.state import State, map_state, named_leaves
 from unrolled.nn.attention_parts import checked_memory
 from unrolled.nn.positions import POSITIONS
 from unrolled.nn.recurrence import Layer
+from unrolled.nn.sharing import Sharing
 from unrolled.nn.transformer_context import Plan, find_starts, make_plan
 from unrolled.nn.transformer_dropout import Dropping, branch
 from unrolled.nn.transformer_layers import NORMS, Block, Conditions, KeyValue, LayerWeights, Sight, TransformerSettings
@@ -29,6 +30,8 @@ class DecoderMemory(NamedTuple):
 
     layers: dict[str, KeyValue]
     mask: Bool[Tensor, "batch source"]
+    sharing: Sharing | None = None
+    """In single steps: which of these rows each row of the batch looks at, where several look at one."""
 
 
 class Work(NamedTuple):
@@ -295,7 +298,8 @@ class Transformer(Layer):
         memory = work.memory
         memory_sight = None if memory is None else Sight(memory.mask[:, None, None])
         dropping = drop(self.settings.dropout), drop(self.settings.attention_dropout)
-        return Conditions(sight, None if memory is None else memory.layers, memory_sight, *dropping, work.weigh)
+        layers, sharing = (None, None) if memory is None else (memory.layers, memory.sharing)
+        return Conditions(sight, layers, memory_sight, sharing, *dropping, work.weigh)
 
     def _run(self, xs: Tensor, places: Tensor, past: dict[str, KeyValue] | None, conditions: Conditions) -> Reading:
         """One pass through all blocks."""
@@ -335,7 +339,6 @@ class Transformer(Layer):
                 else "got one; build the Transformer with `memory_size`"
             )
             raise UserError(f"`fixed` is the memory of a decoder and must be given to one, and to no other stack, {found}")
-        if memory is not None and len(memory.mask) != batch:
-            raise UserError(
-                f"`fixed` must have {batch} rows, one a row of `xs`, got {len(memory.mask)}; select its rows as those of the state"
-            )
+        rows = batch if memory is None else len(memory.mask if memory.sharing is None else memory.sharing.owner)
+        if rows != batch:
+            raise UserError(f"`fixed` must have {batch} rows, one a row of `xs`, got {rows}; select its rows as those of the state")

@@ -15,6 +15,7 @@ from torch.nn.functional import gelu, relu, scaled_dot_product_attention
 
 from unrolled.core.settings import Settings
 from unrolled.nn.attention_parts import join_heads, masked_softmax, split_heads
+from unrolled.nn.sharing import Sharing
 from unrolled.nn.transformer_dropout import Dropping
 
 
@@ -95,6 +96,8 @@ class Conditions(NamedTuple):
     memory: dict[str, KeyValue] | None = None
     """Of a decoder, by block."""
     memory_sight: Sight | None = None
+    sharing: Sharing | None = None
+    """Which memory each row looks at, where several look at one."""
     drop: Dropping | None = None
     drop_weights: Dropping | None = None
     weigh: bool = False
@@ -217,7 +220,12 @@ class MemoryAttention(nn.Module):
         """
         assert conditions.memory_sight is not None
         drop = None if conditions.drop_weights is None else conditions.drop_weights.memory_weights
-        found, weights = look_up(self.to_queries(x), memory, self.heads, conditions.memory_sight, drop, conditions.weigh)
+        queries = self.to_queries(x)
+        if conditions.sharing is not None:
+            queries = conditions.sharing.fold(queries)
+        found, weights = look_up(queries, memory, self.heads, conditions.memory_sight, drop, conditions.weigh)
+        if conditions.sharing is not None:
+            found = conditions.sharing.unfold(found)
         return self.to_output(found), weights
 
 
