@@ -48,11 +48,11 @@ MODELS: dict[str, dict[str, list[str]]] = {
         "LSTM without attention": ["--set=model.attention.kind=none"],
     },
     "cmudict": {
-        "LSTM, additive attention": ["--set=data.source_tokens=characters", "--set=data.target_tokens=words"],
+        "LSTM, additive attention": ["--set=data.source_tokens=characters", "--set=data.target_tokens=words", "--set=model.hidden_size=256"],
     },
     "scan": {
-        "simple split": ["--set=data.tokens=words"],
-        "length split": ["--set=data.tokens=words"],
+        "simple split": ["--set=data.tokens=words", "--set=model.hidden_size=256"],
+        "length split": ["--set=data.tokens=words", "--set=model.hidden_size=256"],
     },
 }
 EDGES = (1, 9, 11, 13, 16, 20, 100)
