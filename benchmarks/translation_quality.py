@@ -48,7 +48,11 @@ MODELS: dict[str, dict[str, list[str]]] = {
         "LSTM without attention": ["--set=model.attention.kind=none"],
     },
     "cmudict": {
-        "LSTM, additive attention": ["--set=data.source_tokens=characters", "--set=data.target_tokens=words", "--set=model.hidden_size=256"],
+        "LSTM, additive attention": [
+            "--set=data.source_tokens=characters",
+            "--set=data.target_tokens=words",
+            "--set=model.hidden_size=256",
+        ],
     },
     "scan": {
         "simple split": ["--set=data.tokens=words", "--set=model.hidden_size=256"],

@@ -58,18 +58,7 @@ RUNS = {
         "--set=train.schedule.warmup_steps=200",
         "--set=train.average=0.98",
     ],
-    "transformer": [
-        "--preset=transformer",
-        SUBWORDS,
-        "--set=model.hidden_size=256",
-        "--set=model.encoder.layers=3",
-        "--set=model.decoder.layers=3",
-        "--set=model.transformer.inner_size=1024",
-        "--set=train.optimizer.learning_rate=0.0015",
-        "--set=train.epochs=3",
-        "--set=train.schedule.warmup_steps=150",
-        "--set=train.average=0.98",
-    ],
+    "transformer": ["--preset=transformer", "--set=train.epochs=6", "--set=train.average=0.995"],
 }
 """What is trained once, a few minutes each: enough for outputs of sensible lengths, not for good ones."""
 WARM_UPDATES = 5

@@ -18,7 +18,7 @@ from unrolled.core.state import detach_state, map_state, named_leaves, restore_s
 from unrolled.nn.cells import GRU
 from unrolled.nn.recurrence import Recurrence, Stacked
 from unrolled.nn.transformer import DecoderMemory, Transformer
-from unrolled.nn.transformer_layers import TransformerSettings
+from unrolled.nn.transformer_layers import CACHED, MANY, KeyValue, Sight, TransformerSettings, look_up
 
 BATCH, TIME, DIM, HEADS, MEMORY = 4, 7, 8, 2, 6
 LENGTHS = torch.tensor([3, 0, 7, 2])
@@ -640,3 +640,20 @@ def test_learned_positions_end() -> None:
     _, state = stack(numbers(BATCH, TIME, DIM))
     with pytest.raises(UserError, match=r"^learned positions reach 7 places, got a sequence of 8; shorten it"):
         stack.step(numbers(BATCH, DIM), state)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "dim", "heads"), [(MANY, 1, 4, 1), (20, 7, 32, 4), (40, 300, 128, 2), (MANY, 2 * CACHED // 64, 64, 2)]
+)
+@torch.no_grad()
+def test_single_queries_of_many_rows(rows: int, columns: int, dim: int, heads: int) -> None:
+    """Our own way for a step of decoding against torch's, over more than one stretch of rows, and over one row that fills the cache alone."""
+    generator = torch.Generator().manual_seed(rows)
+    query, keys, values = (torch.randn(rows, time, dim, generator=generator) for time in (1, columns, columns))
+    mask = torch.rand(rows, 1, 1, columns, generator=generator) < 0.7
+    mask[..., -1] = True
+    for sight in (Sight(), Sight(mask), Sight(mask[:1])):
+        found = look_up(query, KeyValue(keys, values), heads, sight, None, False)[0]
+        q, k, v = (part.double().unflatten(2, (heads, -1)).transpose(1, 2) for part in (query, keys, values))
+        expected = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=sight.mask)
+        torch.testing.assert_close(found.double(), expected.transpose(1, 2).flatten(2), rtol=1e-5, atol=1e-5)

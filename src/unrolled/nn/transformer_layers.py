@@ -18,6 +18,11 @@ from unrolled.nn.attention_parts import join_heads, masked_softmax, split_heads
 from unrolled.nn.sharing import Sharing
 from unrolled.nn.transformer_dropout import Dropping
 
+MANY = 16
+"""Rows from which single queries are looked up by our own way."""
+CACHED = 1 << 18
+"""How many keys it multiplies at once: as many as stay in a processor's cache."""
+
 
 class TransformerSettings(Settings):
     """What a stack of Transformer blocks is made of."""
@@ -120,12 +125,32 @@ def look_up(
     Returns:
         The heads' averages side by side, and the weights where wanted.
     """
+    plain = drop is None and not weigh
+    if plain and query.shape[1] == 1 and len(query) >= MANY and query.is_cpu and query.dtype == torch.float32 and not query.requires_grad:
+        return _one_query(query, found, heads, sight), None
     q, k, v = (split_heads(part.to(query.dtype), heads) for part in (query, *found))
-    if drop is None and not weigh:
+    if plain:
         return join_heads(_fast(q, k, v, sight)), None
     weights = masked_softmax(q @ k.transpose(2, 3) / math.sqrt(q.shape[-1]), sight.full_mask(q.shape[2], k.shape[2], q.device))
     dropped = weights if drop is None else drop(weights)
     return join_heads(dropped.to(v.dtype) @ v), weights if weigh else None
+
+
+def _one_query(query: Tensor, found: KeyValue, heads: int, sight: Sight) -> Tensor:
+    """The same for a step of decoding on a processor, some rows at a time: torch's way makes a small product of every row and head."""
+    rows, columns, dim = found.keys.shape
+    at_once = max(1, CACHED // (columns * dim))
+    query = query / math.sqrt(dim // heads)
+    hidden = None if sight.mask is None else ~sight.mask.expand(rows, 1, 1, columns).reshape(rows, columns, 1)
+    averages = torch.empty_like(query)
+    for begin in range(0, rows, at_once):
+        some = slice(begin, begin + at_once)
+        scores = (found.keys[some].to(query.dtype) * query[some]).unflatten(2, (heads, -1)).sum(3)
+        if hidden is not None:
+            scores = scores.masked_fill_(hidden[some], -torch.inf)
+        weighed = scores.softmax(1).unsqueeze(3) * found.values[some].to(query.dtype).unflatten(2, (heads, -1))
+        torch.sum(weighed.flatten(2), 1, keepdim=True, out=averages[some])
+    return averages
 
 
 def _fast(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
