@@ -167,11 +167,13 @@ COLOURS = ("#1f6feb", "#c2410c", "#15803d", "#7e22ce")
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """BLEU by source length, a line a model, as one SVG."""
-    width, height, left, bottom, most = 640, 340, 52, 44, 50.0
+    width, left, bottom, most = 640, 52, 44, 50.0
+    top = 18 + 18 * len(rows)
+    height = 300 + top
     longest = max(point["mean_length"] for row in rows for point in row["by_length"]) + 1
 
     def place(x: float, y: float) -> tuple[float, float]:
-        return left + (width - left - 16) * (x - 4) / (longest - 4), (height - bottom) * (1 - y / most) + 8
+        return left + (width - left - 16) * (x - 4) / (longest - 4), top + (height - bottom - top) * (1 - y / most)
 
     def lines() -> Iterator[str]:
         for y in range(0, int(most) + 1, 10):
@@ -179,15 +181,15 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             yield f'<line x1="{left}" x2="{width - 16}" y1="{at:.1f}" y2="{at:.1f}" stroke="#8884"/>'
             yield f'<text x="{left - 8}" y="{at + 4:.1f}" text-anchor="end">{y}</text>'
         for x in range(6, int(longest) + 1, 4):
-            yield f'<text x="{place(x, 0)[0]:.1f}" y="{height - bottom + 26}" text-anchor="middle">{x}</text>'
+            yield f'<text x="{place(x, 0)[0]:.1f}" y="{height - bottom + 20}" text-anchor="middle">{x}</text>'
         yield f'<text x="{width / 2}" y="{height - 2}" text-anchor="middle">words of the source</text>'
-        yield f'<text x="{left}" y="{10}" text-anchor="end">BLEU</text>'
+        yield f'<text x="{left - 8}" y="{top - 14}" text-anchor="end">BLEU</text>'
         for number, (row, colour) in enumerate(zip(rows, COLOURS, strict=False)):
             points = [place(point["mean_length"], point["bleu"]) for point in row["by_length"]]
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
             yield f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
             yield from (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points)
-            y = height - bottom - 12 - 18 * (len(rows) - 1 - number)
+            y = 16 + 18 * number
             yield f'<rect x="{left + 12}" y="{y - 9}" width="12" height="4" fill="{colour}"/><text x="{left + 30}" y="{y - 3}">{row["model"]}</text>'
 
     body = "\n".join(lines())
