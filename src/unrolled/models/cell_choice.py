@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from unrolled.core.errors import ConfigurationError, UserError, nearest
 from unrolled.core.state import State, map_state
@@ -100,6 +101,8 @@ def _told_apart(cell: type[Cell], method: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        if _get_current_dispatch_mode() is not None:
+            raise  # torch or our compiler traces the cell, and knows what to do where that cannot be done
         file = inspect.getfile(cell)
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
         place = f"`{file}`, line {lines[-1]}" if lines else f"`{file}`"
