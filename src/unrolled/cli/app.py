@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from unrolled.cli import average, demo, evaluate, look, predict, runs, sample, train
+from unrolled.cli import average, bench, demo, evaluate, look, predict, runs, sample, train
 from unrolled.cli.output import speaks
 from unrolled.core.errors import UserError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(train.app, name="train")
+app.add_typer(bench.app, name="bench")
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("sample")(sample.sample)

@@ -335,7 +335,7 @@ class RecurrentDecoder(nn.Module):
             One vector a step, and the state after the last.
         """
         if not self.cell.unrolls_at_once:
-            decoded, after = Recurrence(self.cell)(xs, state, fixed=fixed)
+            decoded, after = Recurrence(self.cell, plain=True)(xs, state, fixed=fixed)
             return decoded, after
         below = xs if fixed.summary is None else torch.cat([xs, fixed.summary.unsqueeze(1).expand(-1, xs.shape[1], -1)], -1)
         layers = {}

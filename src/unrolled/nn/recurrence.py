@@ -15,6 +15,7 @@ from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded, check_lengths, length_mask
 from unrolled.core.state import State, map_state, named_leaves, where_state
 from unrolled.nn.cell import Cell, Noisy
+from unrolled.nn.compiled import run_compiled
 from unrolled.nn.unroll import Sequences, flip, flip_resets, run_steps, run_whole
 
 
@@ -89,8 +90,8 @@ class Recurrence(Layer):
     """A cell unrolled over time, the same weights at every step.
 
     The plain loop over `cell.step` is the definition. Where the cell offers `whole` (a vendor kernel, a parallel form), that is
-    used instead, in runs between the steps at which a row ends or restarts. `Recurrence(cell)(xs)` returns
-    `(outputs, final_state)`.
+    used instead, in runs between the steps at which a row ends or restarts; any other step is compiled where it can be.
+    `Recurrence(cell)(xs)` returns `(outputs, final_state)`.
     """
 
     def __init__(self, cell: Cell, *, reverse: bool = False, plain: bool = False, outputs_only: bool = False) -> None:
@@ -188,7 +189,8 @@ class Recurrence(Layer):
             if result is not None:
                 return result
         inputs = Noisy(sequences.data, step_noise) if step_noise is not None else sequences.data
-        return run_steps(self.cell, inputs, sequences, state, restart, fixed)
+        compiled = None if self.plain else run_compiled(self.cell, inputs, sequences, state, restart, fixed)
+        return compiled or run_steps(self.cell, inputs, sequences, state, restart, fixed)
 
     def _unroll_padding(self, data: Tensor, lengths: Tensor, state: State, fixed: State) -> tuple[Any, State] | None:
         """Over the padding as well: it lies behind each row, so that no output before it knows."""

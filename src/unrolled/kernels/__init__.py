@@ -1,0 +1,14 @@
+"""The recurrence compiler: a traced step of time becomes one loop program; knows no cell by name."""
+
+from __future__ import annotations
+
+from unrolled.kernels.compiler import NoCompiler
+from unrolled.kernels.graph import LoopMaker, Unsupported
+from unrolled.kernels.loop_cpp import CompiledLoop
+from unrolled.kernels.recurrence import CompiledStep
+from unrolled.kernels.structure import Step, Unrolling
+
+make_loop: LoopMaker = CompiledLoop
+"""The back end that is used."""
+
+__all__ = ["CompiledStep", "NoCompiler", "Step", "Unrolling", "Unsupported", "make_loop"]

@@ -1,0 +1,128 @@
+"""C++ source to functions that can be called: the system's compiler, a cache by content, ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+COMPILERS = ("c++", "g++", "clang++")
+"""Looked for in this order, after the environment variable `CXX`."""
+
+FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi", "-w")
+"""No flag that changes what NaN, infinity or the order of a sum mean."""
+
+CHOICES = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",), ())
+"""What not every compiler and machine takes: the first of these that compiles is used. Without OpenMP a kernel runs on one thread."""
+
+
+class NoCompiler(Exception):
+    """There is no C++ compiler, or it could not build the source; the message says which, and the caller takes the plain loop."""
+
+
+class Compiler:
+    """A C++ compiler and the folder of what it has built."""
+
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
+        """Use a compiler.
+
+        Args:
+            command: how it is called, options included.
+            folder: where built libraries are kept; made when needed.
+        """
+        self.command, self.folder = tuple(command), folder
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """What decides, beside the source, what is built: the compiler and its version, the flags, the processor."""
+        version = self._call("--version").stdout
+        return "\n".join([*self.command, version, *FLAGS, *map(repr, CHOICES), processor()])
+
+    def load(self, source: str) -> ctypes.CDLL:
+        """The library built of `source`, from the cache where it is there already.
+
+        Args:
+            source: C++.
+
+        Returns:
+            The library, loaded.
+        """
+        name = hashlib.sha256(f"{self.identity}\n{source}".encode()).hexdigest()[:32]
+        path = self.folder / f"{name}.so"
+        if path.is_file():
+            try:
+                return ctypes.CDLL(str(path))
+            except OSError:
+                path.unlink(missing_ok=True)  # damaged from outside: what is put there below is whole
+        return self._build(source, path)
+
+    def _build(self, source: str, path: Path) -> ctypes.CDLL:
+        """Compile beside the place it goes to, then move: other processes see nothing or all of it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix="building-") as room:
+            text, built = Path(room) / "kernel.cpp", Path(room) / "kernel.so"
+            text.write_text(source, encoding="utf-8")
+            for choice in CHOICES:
+                result = self._call(*FLAGS, *choice, str(text), "-o", str(built))
+                if result.returncode == 0:
+                    os.replace(text, path.with_suffix(".cpp"))
+                    os.replace(built, path)
+                    return ctypes.CDLL(str(path))
+        raise NoCompiler(f"`{' '.join(self.command)}` could not build a kernel: {result.stderr.strip()[:2000]}")
+
+    def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run([*self.command, *arguments], capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise NoCompiler(f"the C++ compiler `{' '.join(self.command)}` cannot be called: {error}") from None
+
+
+@functools.cache
+def system_compiler() -> Compiler:
+    """The compiler of this system: the environment variable `CXX`, or the first of `COMPILERS` that is there.
+
+    Returns:
+        One object a process.
+
+    Raises:
+        NoCompiler: there is none.
+    """
+    command = os.environ.get("CXX", "").split() or [found for found in map(shutil.which, COMPILERS) if found][:1]
+    if not command:
+        raise NoCompiler(f"no C++ compiler was found (`CXX` is not set, and none of {', '.join(COMPILERS)} is on the path)")
+    return Compiler(command, cache_folder())
+
+
+def cache_folder() -> Path:
+    """Where built kernels are kept: in the user's cache, or in a temporary folder where that cannot be written.
+
+    Returns:
+        A folder that is there and can be written to.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unrolled" / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="unrolled-kernels-"))
+    return folder if os.access(folder, os.W_OK) else Path(tempfile.mkdtemp(prefix="unrolled-kernels-"))
+
+
+def processor() -> str:
+    """What instructions there are: a kernel built for one processor may not run on another that shares the cache.
+
+    Returns:
+        A text that is equal for equal processors.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    told = [line for line in lines if line.split(":")[0].strip() in ("model name", "flags", "Features", "CPU part")]
+    return "\n".join([platform.machine(), platform.processor(), *sorted(set(told))])

@@ -1,0 +1,108 @@
+"""One direction of an unrolling: its parts made ready, and run on arrays that are allocated here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from unrolled.kernels.evaluate import Evaluation, Size, over_time
+from unrolled.kernels.graph import INPUT, LoopMaker, Node
+from unrolled.kernels.split import Parts, Task
+
+Values = dict[Node, Tensor]
+"""Tensors by node: `[time, batch, width]` for what changes from step to step, `[batch, width]` for other rows, shared values as they are."""
+
+
+class Direction:
+    """What is done before the loop, the loop, and what is done after it."""
+
+    def __init__(self, task: Task, parts: Parts, make: LoopMaker) -> None:
+        """Make ready.
+
+        Args:
+            task: what has to be computed.
+            parts: the same, taken apart.
+            make: makes a loop of a program.
+        """
+        self.task, self.parts = task, parts
+        self.before = Evaluation(task.given, parts.before)
+        self.loop = make(parts.program)
+        there = [*task.given, *parts.before, *[state.before for state in task.carried], *[node for node, _ in parts.writes], *parts.sums]
+        self.after = Evaluation(there, parts.results)
+        read = [*self.before.given, *self.after.given, *parts.program.arrays]
+        self.leaves = tuple(dict.fromkeys(node for node in read if node.operation == INPUT))
+        """Leaves that are needed, and others."""
+        self._later = {*parts.program.arrays, *self.after.given}
+        # A stream that is a part of the state after each step begins, or in reverse ends, with that part before the first step.
+        self._homes: dict[int, int] = {}
+        for place, piece in enumerate(parts.kept):
+            if piece is not None and piece.start == 0 and piece.width == parts.program.streams_out[piece.whole].width:
+                self._homes.setdefault(piece.whole, place)
+
+    def run(self, values: Values, initial: Sequence[Tensor], size: Size) -> tuple[list[Tensor], list[Tensor]]:
+        """Compute all results.
+
+        Args:
+            values: what is given, of which nothing is kept; the parts of the state that are kept, before and after each step, are added.
+            initial: the state before the first step taken, `[batch, width]` each.
+            size: steps and rows.
+
+        Returns:
+            The results, and the state after the last step taken.
+        """
+        values.update(zip(self.parts.before, self.before([values[node] for node in self.before.given], size), strict=True))
+        _drop(values, self._later)
+        buffers, streams, finals = self._run_loop(values, initial, size)
+        _drop(values, self.after.given)
+        for node, piece in self.parts.writes:
+            values[node] = streams[piece.whole].narrow(2, piece.start, piece.width)
+        self._keep(values, buffers, streams, initial)
+        for node, total in zip(self.parts.sums, finals[len(initial) :], strict=True):
+            values[node] = (total.sum(0) if node.operation == "row_sum" else total).to(node.dtype)
+        return self.after([values[node] for node in self.after.given], size), finals[: len(initial)]
+
+    def _run_loop(self, values: Values, initial: Sequence[Tensor], size: Size) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The streams that the loop writes, with the memory that they lie in, and the last state."""
+        program, states = self.parts.program, self.parts.program.states
+        arrays = [over_time(values[node], size).contiguous() for node in program.streams_in]
+        buffers = [
+            torch.empty(size.time + (place in self._homes), size.batch, node.width, dtype=node.dtype, device=size.device)
+            for place, node in enumerate(program.streams_out)
+        ]
+        streams = [self._stream(place, buffer, initial) for place, buffer in enumerate(buffers)]
+        arrays += streams
+        arrays += [values[node].contiguous() for node in (*program.constants, *program.shared)]
+        arrays += [part.contiguous() for part in initial]
+        sums = [state.before for state in states[len(initial) :]]
+        arrays += [torch.zeros(size.batch, node.width, dtype=node.dtype, device=size.device) for node in sums]
+        finals = [torch.empty(size.batch, state.before.width, dtype=state.before.dtype, device=size.device) for state in states]
+        self.loop([*arrays, *finals], size.time, size.batch)
+        return buffers, streams, finals
+
+    def _stream(self, place: int, buffer: Tensor, initial: Sequence[Tensor]) -> Tensor:
+        """Where the loop writes; what keeps a part of the state has the first state beside it, which is known now."""
+        if place not in self._homes:
+            return buffer
+        buffer[-1 if self.task.reverse else 0] = initial[self._homes[place]]
+        return buffer[:-1] if self.task.reverse else buffer[1:]
+
+    def _keep(self, values: Values, buffers: Sequence[Tensor], streams: Sequence[Tensor], initial: Sequence[Tensor]) -> None:
+        """The parts of the state before and after every step."""
+        for place, (state, piece) in enumerate(zip(self.task.carried, self.parts.kept, strict=True)):
+            if piece is None:
+                continue
+            values[state.after] = after = streams[piece.whole].narrow(2, piece.start, piece.width)
+            if self._homes.get(piece.whole) == place:
+                buffer = buffers[piece.whole]
+                values[state.before] = buffer[1:] if self.task.reverse else buffer[:-1]
+            else:
+                first = initial[place].unsqueeze(0)
+                values[state.before] = torch.cat([after[1:], first] if self.task.reverse else [first, after[:-1]])
+
+
+def _drop(values: Values, needed: Collection[Node]) -> None:
+    """Let go of what nobody needs any more, which may be most of the memory."""
+    for node in values.keys() - needed:
+        del values[node]

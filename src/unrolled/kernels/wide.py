@@ -1,0 +1,61 @@
+"""Products of large matrices, over all steps at once: as fast as the machine multiplies, which torch's own are not on every processor."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from importlib import resources
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrolled.kernels.compiler import NoCompiler, system_compiler
+from unrolled.kernels.generate import HEADERS, TYPES
+
+ENOUGH = 1 << 20
+"""Multiplications below which torch's product is called: it has less to prepare."""
+
+
+def multiply(left: Tensor, right: Tensor) -> Tensor:
+    """The product of two matrices, `left @ right`, without gradient.
+
+    Args:
+        left: `[rows, count]`.
+        right: `[count, columns]`.
+
+    Returns:
+        `[rows, columns]`; torch's own product where ours is not made for what is given, or there is no compiler.
+    """
+    (rows, count), columns = left.shape, right.shape[1]
+    usual = left.dtype == right.dtype and left.dtype in TYPES and left.device.type == right.device.type == "cpu"
+    if not usual or rows * count * columns < ENOUGH or 1 not in left.stride() or 1 not in right.stride():
+        return left @ right
+    library = _library(left.dtype)
+    if library is None:
+        return left @ right
+    threads = torch.get_num_threads()
+    memory = torch.empty(library.wide_memory_bytes(count, columns, threads) + 64, dtype=torch.uint8)
+    result = torch.empty(rows, columns, dtype=left.dtype)
+    aligned = -(-memory.data_ptr() // 64) * 64
+    sizes = rows, count, columns
+    library.wide_product(
+        left.data_ptr(), *left.stride(), right.data_ptr(), *right.stride(), result.data_ptr(), *sizes, aligned, min(threads, -(-rows // 8))
+    )
+    return result
+
+
+@functools.cache
+def _library(dtype: torch.dtype) -> Any:
+    folder = resources.files("unrolled.kernels").joinpath("runtime")
+    headers = [folder.joinpath(name).read_text(encoding="utf-8") for name in (*HEADERS[:-1], "wide.h")]
+    try:
+        library = system_compiler().load("\n\n".join([TYPES[dtype], *headers]))
+    except NoCompiler:
+        return None
+    pointer, whole = ctypes.c_void_p, ctypes.c_long
+    library.wide_memory_bytes.argtypes, library.wide_memory_bytes.restype = [whole, whole, ctypes.c_int], whole
+    matrix: list[Any] = [pointer, whole, whole]
+    library.wide_product.argtypes = [*matrix, *matrix, pointer, whole, whole, whole, pointer, ctypes.c_int]
+    library.wide_product.restype = None
+    return library

@@ -1,0 +1,111 @@
+"""Unrolling a cell by a compiled loop: when that is done, and what a cell hands to the compiler."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import functional_call
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from unrolled.core.state import State, map_state, named_leaves
+from unrolled.kernels import CompiledStep, NoCompiler, Step, Unrolling, Unsupported, make_loop
+from unrolled.nn.cell import Cell
+from unrolled.nn.unroll import Sequences
+
+LEAST = 64 * 64
+"""Parameters below which a cell is not compiled: a small one gains less than a second of compiling costs."""
+
+TYPES = (torch.float32, torch.float64)
+
+_steps: weakref.WeakKeyDictionary[Cell, dict[Any, CompiledStep]] = weakref.WeakKeyDictionary()
+_told: set[str] = set()
+
+
+def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, restart: State, fixed: State) -> tuple[Any, State] | None:
+    """The same as `run_steps` by a compiled loop.
+
+    Args:
+        cell: takes the steps.
+        inputs: a tree of `[batch, time, …]`, at least one row and one step.
+        sequences: where rows end and restart.
+        state: the state before the first step.
+        restart: the state at a reset, or `None` when there are none.
+        fixed: what holds for the whole sequence, or `None`.
+
+    Returns:
+        Outputs and the state after each row's last step, or `None` where the plain loop has to be taken: for a small cell, silently where torch
+        itself traces or transforms the loop or somebody looks into the cell, and with a word, once, where the compiler cannot do it.
+    """
+    parameters = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
+    if torch.is_autocast_enabled("cpu"):
+        # What surrounds the cell may be of half precision; the loop is of the precision of its weights.
+        inputs, state, restart, fixed = (_cast(tree, cell.zeros().dtype) for tree in (inputs, state, restart, fixed))
+    if not _may_compile(cell, parameters) or not _plain_tensors(inputs, state, restart, fixed, parameters):
+        return None
+    given = Unrolling(inputs, state, fixed, parameters, sequences.lengths, sequences.resets, restart)
+    try:
+        with torch.autocast("cpu", enabled=False):
+            return _compiled_step(cell).unroll(given)
+    except Unsupported as reason:
+        _tell(f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {reason}")
+    except NoCompiler as reason:
+        _tell(f"cells are unrolled step by step, which is slow: {reason}")
+    return None
+
+
+def _cast(tree: State, dtype: torch.dtype) -> State:
+    return map_state(lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, tree)
+
+
+def _may_compile(cell: Cell, parameters: Mapping[str, Tensor]) -> bool:
+    if sum(parameter.numel() for parameter in parameters.values()) < LEAST:
+        return False
+    transformed = (
+        torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+    )
+    watched = any(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks for part in cell.modules())
+    return not transformed and _get_current_dispatch_mode() is None and not watched
+
+
+def _plain_tensors(*trees: Any) -> bool:
+    leaves = [leaf for tree in trees for _, leaf in named_leaves(tree)]
+    floats = {leaf.dtype for leaf in leaves if leaf.is_floating_point()}
+    return all(leaf.is_cpu and type(leaf) in (Tensor, torch.nn.Parameter) for leaf in leaves) and len(floats) == 1 and floats <= set(TYPES)
+
+
+def _compiled_step(cell: Cell) -> CompiledStep:
+    """One for each way the cell may be set: its numbers and words are part of what is traced."""
+    words = tuple(
+        (name, key, value)
+        for name, part in cell.named_modules()
+        for key, value in vars(part).items()
+        if isinstance(value, bool | int | float | str)
+    )
+    mine = _steps.setdefault(cell, {})
+    if words not in mine:
+        mine[words] = CompiledStep(_pure(weakref.ref(cell)), make_loop)
+    return mine[words]
+
+
+def _pure(cell: weakref.ref[Cell]) -> Step:
+    """The step as a function of all it depends on. What is compiled must not keep the cell alive, by which it is found."""
+
+    def step(x: Any, state: State, fixed: State, parameters: Mapping[str, Tensor]) -> tuple[State, State]:
+        held = cell()
+        assert held is not None
+        result: tuple[State, State] = functional_call(held, dict(parameters), (x, state, fixed))
+        return result
+
+    return step
+
+
+def _tell(sentence: str) -> None:
+    if sentence not in _told:
+        _told.add(sentence)
+        warnings.warn(sentence, stacklevel=2)

@@ -1,0 +1,193 @@
+"""Which way a recurrence takes: compiled where it can be, the plain loop elsewhere, with the same results."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unrolled.core.noise import Noise
+from unrolled.core.padded import Padded
+from unrolled.core.state import map_state, named_leaves
+from unrolled.kernels import NoCompiler
+from unrolled.nn import compiled
+from unrolled.nn.cell import Cell, HiddenState
+from unrolled.nn.cells import CELLS, GRU, LSTM, PeepholeLSTM, RecurrentDropout, Zoneout
+from unrolled.nn.recurrence import Bidirectional, Recurrence
+
+HIDDEN = 40
+"""Enough parameters to be compiled."""
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each unrolling so far, whether it was compiled."""
+    ways: list[bool] = []
+    run = compiled.run_compiled
+
+    def watched(*arguments: Any) -> Any:
+        result = run(*arguments)
+        ways.append(result is not None)
+        return result
+
+    monkeypatch.setattr("unrolled.nn.recurrence.run_compiled", watched)
+    return ways
+
+
+def close(one: Any, other: Any) -> None:
+    map_state(lambda a, b: torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5), one, other)
+
+
+def gradients(layer: Recurrence, xs: Any, **given: Any) -> list[Tensor | None]:
+    layer.zero_grad()
+    data = xs.data if isinstance(xs, Padded) else xs
+    data.grad = None
+    outputs, final = layer(xs, **given)
+    (outputs.data.square().sum() + sum(leaf.sin().sum() for _, leaf in named_leaves(final))).backward()
+    return [data.grad.clone(), *[parameter.grad for parameter in layer.parameters()]]
+
+
+@pytest.mark.parametrize("name", ["gru", "peephole-lstm", *[pytest.param(name, marks=pytest.mark.slow) for name in CELLS]])
+def test_equals_the_plain_loop(name: str, taken: list[bool]) -> None:
+    cell = CELLS[name](HIDDEN, HIDDEN)
+    xs = Padded(torch.randn(3, 6, HIDDEN, requires_grad=True), torch.tensor([6, 0, 4]))
+    resets = torch.zeros(3, 6, dtype=torch.bool)
+    resets[0, 3] = resets[2, 0] = True
+    ways = Recurrence(cell), Recurrence(cell, plain=True)
+    close(*[layer(xs, resets=resets) for layer in ways])
+    for ours, plain in zip(*[gradients(layer, xs, resets=resets) for layer in ways], strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+    if name not in ("lstm", "reset-after-gru", "elman", "elman-relu"):  # these have a vendor's kernel
+        assert taken and all(taken)
+
+
+@pytest.mark.parametrize("wrap", [lambda cell: RecurrentDropout(cell, 0.3), lambda cell: Zoneout(cell, {"h": 0.2, "c": 0.1})])
+def test_noise_of_a_sequence_and_of_each_step(wrap: Any, taken: list[bool]) -> None:
+    cell, xs = wrap(LSTM(HIDDEN, HIDDEN)).train(), torch.randn(2, 5, HIDDEN)
+    ours, plain = (Recurrence(cell, plain=plain)(xs, noise=Noise(torch.Generator().manual_seed(1))) for plain in (False, True))
+    close(ours, plain)
+    assert taken == [True]
+
+
+def test_both_directions(taken: list[bool]) -> None:
+    layer, xs = Bidirectional(GRU(HIDDEN, HIDDEN), GRU(HIDDEN, HIDDEN)), Padded(torch.randn(2, 5, HIDDEN), torch.tensor([5, 2]))
+    ours = layer(xs)
+    layer.forwards.plain = layer.backwards.plain = True
+    plain = layer(xs)
+    close((ours[0].data, ours[1]), (plain[0].data, plain[1]))
+    assert taken == [True, True]
+
+
+def test_half_precision_around_it(taken: list[bool]) -> None:
+    cell, xs = GRU(HIDDEN, HIDDEN), torch.randn(2, 5, HIDDEN)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, _ = Recurrence(cell)(xs.bfloat16())
+    close(outputs, Recurrence(cell, plain=True)(xs.bfloat16().float())[0])
+    assert taken == [True]
+
+
+def test_small_cells_are_not_compiled(taken: list[bool]) -> None:
+    Recurrence(GRU(4, 4))(torch.randn(2, 3, 4))
+    assert taken == [False]
+
+
+def test_what_torch_transforms_is_not_compiled(taken: list[bool]) -> None:
+    cell, xs = PeepholeLSTM(HIDDEN, HIDDEN), torch.randn(2, 3, HIDDEN)
+    layer = Recurrence(cell)
+    plain = Recurrence(cell, plain=True)
+
+    def read(x: Tensor) -> Tensor:
+        return layer(x.unsqueeze(0))[0].sum(-1)
+
+    close(torch.vmap(read)(xs).squeeze(1), plain(xs)[0].sum(-1))
+    _, tangent = torch.func.jvp(lambda x: layer(x)[0], (xs,), (torch.ones_like(xs),))
+    _, expected = torch.func.jvp(lambda x: plain(x)[0], (xs,), (torch.ones_like(xs),))
+    close(tangent, expected)
+    assert not any(taken)
+
+
+def test_a_second_derivative(taken: list[bool]) -> None:
+    cell, xs = GRU(HIDDEN, HIDDEN), torch.randn(1, 3, HIDDEN, requires_grad=True)
+    found = []
+    for plain in (False, True):
+        (first,) = torch.autograd.grad(Recurrence(cell, plain=plain)(xs)[0].square().sum(), xs, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), list(cell.parameters())))
+    close(tuple(found[0]), tuple(found[1]))
+    assert taken == [True]
+
+
+def test_who_looks_inside_sees_every_step(taken: list[bool]) -> None:
+    cell, seen = GRU(HIDDEN, HIDDEN), []
+    cell.from_input.register_forward_hook(lambda *_: seen.append(1))
+    Recurrence(cell)(torch.randn(2, 3, HIDDEN))
+    assert taken == [False] and len(seen) == 3
+
+
+class Sorting(Cell):
+    """A step with an operation that no loop has."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.mix = nn.Linear(input_size + hidden_size, hidden_size)
+
+    def step(self, x: Any, state: Any) -> Any:
+        h = torch.tanh(self.mix(torch.cat([x, state.h], -1))).sort(-1).values
+        return h, HiddenState(h)
+
+
+def test_an_unknown_operation_is_said_once(taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_told", set())
+    layer = Recurrence(Sorting(2 * HIDDEN, HIDDEN))
+    with pytest.warns(UserWarning, match=r"`Sorting` is unrolled step by step.*sort"):
+        layer(torch.randn(2, 3, 2 * HIDDEN))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer(torch.randn(2, 3, 2 * HIDDEN))
+    assert taken == [False, False]
+
+
+def test_without_a_compiler(taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*arguments: Any) -> Any:
+        raise NoCompiler("no C++ compiler was found")
+
+    monkeypatch.setattr(compiled, "_told", set())
+    monkeypatch.setattr(compiled, "make_loop", nothing)
+    with pytest.warns(UserWarning, match="no C\\+\\+ compiler"):
+        Recurrence(GRU(HIDDEN, HIDDEN))(torch.randn(2, 3, HIDDEN))
+    assert taken == [False]
+
+
+class Scaled(Cell):
+    """A number among its attributes is part of what is compiled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_size = self.hidden_size = 2 * HIDDEN
+        self.mix, self.scale = nn.Linear(2 * HIDDEN, 2 * HIDDEN), 1.0
+
+    def step(self, x: Any, state: Any) -> Any:
+        h = torch.tanh(self.mix(state.h) + self.scale * x)
+        return h, HiddenState(h)
+
+
+def test_a_changed_attribute_counts(taken: list[bool]) -> None:
+    cell, xs = Scaled(), torch.randn(2, 3, 2 * HIDDEN)
+    first = Recurrence(cell)(xs)[0]
+    cell.scale = 2.0
+    close(Recurrence(cell)(xs)[0], Recurrence(cell, plain=True)(xs)[0])
+    assert not torch.allclose(first, Recurrence(cell)(xs)[0]) and all(taken)
+
+
+def test_what_is_compiled_keeps_no_cell_alive(taken: list[bool]) -> None:
+    cell = GRU(HIDDEN, HIDDEN)
+    Recurrence(cell)(torch.randn(1, 2, HIDDEN))[0].sum().backward()
+    gone = weakref.ref(cell)
+    del cell
+    gc.collect()
+    assert gone() is None and taken == [True]
