@@ -8,7 +8,7 @@ from typing import Any
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-COLUMNS = ("key", "default", "what it does")
+COLUMNS = ("key", "default", "may be", "what it does")
 
 
 class OptionsTable(Directive):
@@ -22,9 +22,9 @@ class OptionsTable(Directive):
 
         module, name = self.arguments[0].split(":")
         group = getattr(importlib.import_module(module), name)
-        rows = [(key, "" if default is None else str(default), text) for key, default, text in options(group)]
+        rows = [(one.key, "" if one.default is None else str(one.default), one.may_be, one.what) for one in options(group)]
         layout = nodes.tgroup(cols=len(COLUMNS))
-        layout += [nodes.colspec(colwidth=width) for width in (30, 15, 55)]
+        layout += [nodes.colspec(colwidth=width) for width in (28, 12, 18, 42)]
         layout += [_part(nodes.thead(), [COLUMNS]), _part(nodes.tbody(), rows)]
         return [nodes.table("", layout)]
 
