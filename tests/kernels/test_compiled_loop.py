@@ -18,7 +18,7 @@ from unrolled.kernels.structure import Unrolling
 from unrolled.nn.cell import Cell, HiddenState, Noisy
 from unrolled.nn.cells import CELLS, GRU, LSTM, LayerNormLSTM, RecurrentDropout, Zoneout
 
-from .cells import HIDDEN, INPUT, MADE, Made, TwoStates
+from .cells import HIDDEN, INPUT, MADE, Context, Drifting, Made, TwoStates
 from .conftest import as_function, by_plain_loop, drawn_state, largest_difference, results_and_gradients
 
 B, T = 3, 5
@@ -29,15 +29,11 @@ ALL: dict[str, Callable[[], Cell]] = {**{name: (lambda make=make: make(INPUT, HI
 def unrolling(cell: Cell, *, lengths: bool = False, resets: bool = False, gradient: bool = True, **more: Any) -> Unrolling:
     for parameter in cell.parameters():
         parameter.data += torch.randn_like(parameter) / 4
-    fixed = (
-        {"mask": torch.rand(B, HIDDEN), "memory": torch.randn(B, HIDDEN, requires_grad=gradient)}
-        if type(cell).__name__ == "Context"
-        else None
-    )
+    fixed = {"mask": torch.rand(B, HIDDEN), "memory": torch.randn(B, HIDDEN, requires_grad=gradient)}
     return Unrolling(
         inputs=torch.randn(B, T, INPUT, requires_grad=gradient),
         state=drawn_state(cell, B, gradient),
-        fixed=fixed,
+        fixed=fixed if isinstance(cell, Context | Drifting) else None,
         parameters=dict(cell.named_parameters()),
         lengths=torch.tensor([2, T, 0]) if lengths else None,
         resets=torch.rand(B, T) < 0.4 if resets else None,

@@ -205,18 +205,13 @@ class Plan:
         return 0 if node.operation == INPUT else self.phase[node] + 1
 
     def _find_light(self) -> None:
-        users: dict[Node, list[Node]] = {node: [] for node in self.program.nodes}
-        for user in self.program.nodes:
-            for operand in user.nodes:
-                if operand in users and user not in self.skipped:
-                    users[operand].append(user)
         results = {*self.program.streams_out, *[state.after for state in self.program.states]}
         for node in self.program.nodes:
             cheap = node.operation in POINTWISE and not POINTWISE[node.operation].costly
             if node.width == 1 or not (cheap or node.operation in ("fill", "expand") or _is_cut_leaf(node)):
                 continue
             rows = [operand for operand in node.nodes if operand.kind is Kind.ROWS and operand.operation != INPUT and operand.width > 1]
-            stored = (operand in results or any(self.phase[user] > self.phase[operand] for user in users[operand]) for operand in rows)
+            stored = (operand in results or self._is_read(operand) for operand in rows)
             if all(operand in self.light or there for operand, there in zip(rows, stored, strict=True)):
                 self.light.add(node)
 
