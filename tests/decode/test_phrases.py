@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_beam import END, START, Maze, SharingMaze, assert_same, options_of, outputs, plain, score, search
+from toy import Constant
 
 from unrolled.decode import Borders, ForbidBeginnings, ForbidWords, Wording, beam_search
 from unrolled.decode.phrases import CLOSING, advance, compile_phrases, is_met, wanted_tokens
@@ -120,6 +121,16 @@ def test_a_narrow_beam_finds_outputs_that_contain_the_phrases(beam: int, spelt: 
         for hypothesis in group:
             assert hypothesis.met == all(stands(hypothesis.tokens, one) for one in those)
             assert hypothesis.met or not hypothesis.ended
+
+
+def test_a_word_is_ended_where_the_likeliest_tokens_go_on_with_it() -> None:
+    """After the phrase 2 the tokens 3 and 4 are likeliest, and only the unlikely 5 ends a word."""
+    model = Constant([-9.0, -4.0, 0.0, 3.0, 2.5, -3.0])
+    wording = Wording(((2,),), (), True, borders_of([], [5], 6))
+    for beam in (1, 2):
+        options = options_of(beam=beam, max_length=6)
+        (best,) = beam_search(model, model.start(1), 1, options, constraints=[[wording]]).hypotheses[0]
+        assert best.met and stands(best.tokens, wording)
 
 
 # --- What must not stand -----------------------------------------------------------------------------------------------
