@@ -26,11 +26,12 @@ from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
 from unrolled.report import write_look
 from unrolled.tasks import translating
 from unrolled.tasks.loading import load
+from unrolled.tasks.row_windows import RowWindow
 from unrolled.tasks.translating import Translator, Voice
 from unrolled.tasks.translation import TranslationRun, resume_translation, train_translation
 from unrolled.tasks.translation_data import Codecs, PairWindows
 from unrolled.tasks.translation_look import trace_translation
-from unrolled.tasks.translation_objective import PairWindow, TranslationObjective, teach
+from unrolled.tasks.translation_objective import TranslationObjective, teach
 from unrolled.tasks.translation_scores import group_references, score_texts
 from unrolled.train.checkpoint import read_checkpoint
 from unrolled.train.group import Group
@@ -339,11 +340,11 @@ def test_bpe_dropout_cuts_anew_every_epoch_and_batches_by_what_it_cut(files: tup
     def reading(rank: int = 0, size: int = 1) -> PairWindows:
         return PairWindows(pairs, corpus, codecs, batch_tokens=150, seed=1, group=Group(rank, size), dropout=0.5)
 
-    def ids(window: PairWindow) -> list[tuple[list[int], ...]]:
+    def ids(window: RowWindow) -> list[tuple[list[int], ...]]:
         sides = ([row[:n].tolist() for row, n in zip(*side, strict=True)] for side in window.batch)
         return list(zip(*sides, strict=True))
 
-    def epoch(windows: PairWindows) -> list[PairWindow]:
+    def epoch(windows: PairWindows) -> list[RowWindow]:
         begun = int(windows.epochs_done)
         taken = []
         while int(windows.epochs_done) == begun:
@@ -391,11 +392,11 @@ def small(**differences: Any) -> EncoderDecoder:
     return EncoderDecoder(settings, Sizes(7, 9)).double()
 
 
-def window(rows: slice = slice(0, 3)) -> PairWindow:
+def window(rows: slice = slice(0, 3)) -> RowWindow:
     source = Padded(torch.tensor([[1, 2, 3], [4, 0, 0], [5, 6, 0]]), torch.tensor([3, 1, 2]))
     target = Padded(torch.tensor([[1, 2], [3, 0], [0, 0]]), torch.tensor([2, 1, 0]))
     parts = [Padded(side.data[rows], side.lengths[rows]) for side in (source, target)]
-    return PairWindow(PairBatch(*parts), rows.start, 3)
+    return RowWindow(PairBatch(*parts), rows.start, 3)
 
 
 def test_teaching_shifts_by_one() -> None:

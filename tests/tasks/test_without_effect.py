@@ -17,8 +17,9 @@ from unrolled.models.encoder_decoder import EncoderDecoder, Sizes
 from unrolled.models.language_model import LanguageModel
 from unrolled.tasks.differences import gather
 from unrolled.tasks.language_model_settings import LanguageModelRunSettings
+from unrolled.tasks.row_windows import RowWindow
 from unrolled.tasks.translation import train_translation
-from unrolled.tasks.translation_objective import PairWindow, TranslationObjective
+from unrolled.tasks.translation_objective import TranslationObjective
 from unrolled.tasks.translation_settings import TranslationRunSettings
 from unrolled.tasks.without_effect import LANGUAGE_MODEL_RULES, TRANSLATION_RULES, without_effect
 from unrolled.train.optimizers import build_optimizer
@@ -47,7 +48,7 @@ def pair_loss(settings: TranslationRunSettings) -> float:
     source = Padded(torch.tensor([[1, 2, 3], [4, 0, 0], [5, 6, 0]]), torch.tensor([3, 1, 2]))
     target = Padded(torch.tensor([[1, 2, 4], [3, 0, 0], [0, 0, 0]]), torch.tensor([3, 1, 0]))
     objective = TranslationObjective(model.train(), start=8, end=7)
-    return objective(PairWindow(PairBatch(source, target), 0, 3), None, Noise(torch.Generator().manual_seed(0))).objective.item()
+    return objective(RowWindow(PairBatch(source, target), 0, 3), None, Noise(torch.Generator().manual_seed(0))).objective.item()
 
 
 def text_loss(settings: LanguageModelRunSettings) -> float:

@@ -75,9 +75,15 @@ FIGURES = (
     ("token_accuracy", "token accuracy {:.1f} %"),
     ("exact_match", "exact match {:.1f} %"),
     ("wer", "WER {:.1f} %"),
+    ("accuracy", "accuracy {:.2f} %"),
+    ("f1", "F1 {:.2f} %"),
+    ("precision", "precision {:.2f} %"),
+    ("recall", "recall {:.2f} %"),
+    ("macro_f1", "macro F1 {:.2f} %"),
+    ("micro_f1", "micro F1 {:.2f} %"),
 )
 """Figures in the order in which they are said; a task has some of them."""
-IN_PASSING = ("word_perplexity", "chrf", "exact_match", "wer")
+IN_PASSING = ("word_perplexity", "chrf", "exact_match", "wer", "precision", "recall", "micro_f1")
 """Said at the end, not at every evaluation of a training."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -13,12 +13,38 @@ from torch.nn.functional import glu
 
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded, length_mask
+from unrolled.models.block_settings import BlockSettings
 from unrolled.models.cell_choice import CellFactory, find_cell
-from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
+from unrolled.models.encoder_decoder_settings import EncoderSettings
 from unrolled.nn.cells import RecurrentDropout
 from unrolled.nn.dropout import LockedDropout
 from unrolled.nn.positions import SinusoidalPositions
 from unrolled.nn.recurrence import Bidirectional, Layer, Recurrence, Stacked
+
+
+@runtime_checkable
+class EncoderNeeds(Protocol):
+    """What an encoder wants to know of the model that it is part of."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Features of its outputs."""
+
+    @property
+    def hidden_dropout(self) -> float:
+        """Dropout between its layers."""
+
+    @property
+    def recurrent_dropout(self) -> float:
+        """Dropout on the hidden state that a step's products see."""
+
+    @property
+    def encoder(self) -> EncoderSettings:
+        """Its own settings."""
+
+    @property
+    def transformer(self) -> BlockSettings:
+        """The parts of Transformer layers."""
 
 
 class Look(NamedTuple):
@@ -73,7 +99,7 @@ class Encoder(nn.Module, ABC):
 class RecurrentEncoder(Encoder):
     """Stacked recurrent layers, in both directions unless told otherwise; the summary is the last output of each direction (Sutskever et al. 2014)."""
 
-    def __init__(self, settings: EncoderDecoderSettings, input_size: int, *, trust: bool = False) -> None:
+    def __init__(self, settings: EncoderNeeds, input_size: int, *, trust: bool = False) -> None:
         super().__init__()
         wanted, hidden = settings.encoder, settings.hidden_size
         self.bidirectional, self.output_size = wanted.bidirectional, hidden
@@ -118,7 +144,7 @@ class ConvolutionalEncoder(Encoder):
         x' = (x + y) √½
     """
 
-    def __init__(self, settings: EncoderDecoderSettings, input_size: int, *, trust: bool = False) -> None:
+    def __init__(self, settings: EncoderNeeds, input_size: int, *, trust: bool = False) -> None:
         super().__init__()
         hidden, width = settings.hidden_size, settings.encoder.width
         self.output_size = hidden

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded
 from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
-from unrolled.models.encoders import Encoded, Encoder, Look, fit, mean_over_time
+from unrolled.models.encoders import Encoded, Encoder, EncoderNeeds, Look, fit, mean_over_time
 from unrolled.models.recurrent_decoder import Decoded
 from unrolled.nn.sharing import select_shared
 from unrolled.nn.transformer import DecoderMemory, Transformer, TransformerState
@@ -20,7 +20,7 @@ from unrolled.nn.transformer_layers import LayerWeights
 class TransformerEncoder(Encoder):
     """Every symbol sees every other; the summary is the mean."""
 
-    def __init__(self, settings: EncoderDecoderSettings, input_size: int, *, trust: bool = False) -> None:
+    def __init__(self, settings: EncoderNeeds, input_size: int, *, trust: bool = False) -> None:
         super().__init__()
         self.output_size = settings.hidden_size
         self.reach = _reach(settings)
@@ -163,7 +163,7 @@ class TransformerDecoder(nn.Module):
         return _by_layer(self.stack.attention_weights(self.fit(xs), state, fixed=fixed)[1])
 
 
-def _reach(settings: EncoderDecoderSettings) -> int | None:
+def _reach(settings: EncoderNeeds) -> int | None:
     return settings.transformer.longest if settings.transformer.positions == "learned" else None
 
 

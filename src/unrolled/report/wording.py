@@ -19,6 +19,10 @@ MEASURES = (
     ("bits_per_character", "bits/char.", 4),
     ("token_accuracy", "token accuracy %", 1),
     ("bleu", "BLEU", 1),
+    ("accuracy", "accuracy %", 2),
+    ("f1", "F1 %", 2),
+    ("macro_f1", "macro F1 %", 2),
+    ("micro_f1", "micro F1 %", 2),
 )
 """What an evaluation may have measured: its key, what it is called, and its decimals."""
 
@@ -106,7 +110,7 @@ def moment(text: Any) -> str:
 
 
 def best(valid: list[Record]) -> Record | None:
-    """The evaluation of the lowest loss.
+    """The evaluation of the lowest criterion, or loss where there is none.
 
     Args:
         valid: evaluations.
@@ -115,7 +119,7 @@ def best(valid: list[Record]) -> Record | None:
         The line, or `None` where no loss is a number.
     """
     scored = [line for line in valid if number(line, "loss") is not None]
-    return min(scored, key=lambda line: number(line, "loss") or 0.0, default=None)
+    return min(scored, key=lambda line: number(line, "criterion") or number(line, "loss") or 0.0, default=None)
 
 
 def figures(run: RunData) -> list[Figure]:
@@ -197,8 +201,9 @@ def summary(run: RunData) -> str:
         told.append(f"perplexity {decimal(number(lowest, 'perplexity'), 2)}")
     if number(lowest, "bits_per_character") is not None:
         told.append(f"{decimal(number(lowest, 'bits_per_character'))} bits per character")
-    if number(lowest, "bleu") is not None:
-        told.append(f"BLEU {decimal(number(lowest, 'bleu'), 1)}")
+    for key, name in (("bleu", "BLEU"), ("accuracy", "accuracy"), ("f1", "F1"), ("macro_f1", "macro F1")):
+        if number(lowest, key) is not None:
+            told.append(f"{name} {decimal(number(lowest, key), 1)}")
     return f"{', '.join(told)}, after {seen}."
 
 

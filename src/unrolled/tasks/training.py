@@ -23,7 +23,7 @@ from unrolled.train.group import Group, joined
 from unrolled.train.loop import Record, Source, Trainer
 from unrolled.train.precision import Machine, prepare_machine
 
-PLACE = ("kind", "step", "epoch", "tokens", "seconds", "share")
+PLACE = ("kind", "step", "epoch", "tokens", "seconds", "share", "criterion")
 """What a line of metrics says besides its figures."""
 
 
@@ -217,7 +217,7 @@ def conclude(folder: RunFolder, trainer: Trainer, status: str) -> None:
     result: dict[str, Any] = {"steps": counters.step, "tokens": counters.tokens, "seconds": round(counters.seconds, 2)}
     scored = [line for line in folder.metric_lines() if line["kind"] == "valid"]
     if scored:
-        best = min(scored, key=lambda line: line["loss"])
+        best = min(scored, key=lambda line: line.get("criterion", line["loss"]))
         result |= {key: value for key, value in best.items() if key not in PLACE} | {"best_step": best["step"]}
     folder.update_facts(status=status, result=result)
     write_report(folder.path)

@@ -13,12 +13,12 @@ import torch
 
 from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.data import load_tokenizer, save_tokenizer
-from unrolled.data.batches import PairCorpus, TokenBatches, build_pair_corpus, token_lists
+from unrolled.data.batches import PairCorpus, build_pair_corpus, token_lists
 from unrolled.data.pairs import Pairs, read_pairs
 from unrolled.data.sentences import SentenceCodec, sample_keys, train_codec
 from unrolled.tasks.recorded_data import record_files
+from unrolled.tasks.row_windows import RowWindows
 from unrolled.tasks.run_folder import RunFolder
-from unrolled.tasks.translation_objective import PairWindow
 from unrolled.tasks.translation_settings import SUBWORDS, PairSettings
 from unrolled.train.group import Group
 
@@ -146,15 +146,17 @@ def load_codecs(folder: RunFolder) -> Codecs:
     return Codecs(codec, codec)
 
 
-class PairWindows:
-    """Batches of pairs as a training reads them: this process's share of every batch."""
+class PairWindows(RowWindows):
+    """Batches of pairs as a training reads them."""
 
     def __init__(
         self, train: Pairs, corpus: PairCorpus, codecs: Codecs, *, batch_tokens: int, seed: int, group: Group, dropout: float = 0.0
     ) -> None:
-        self.train, self.corpus, self.codecs, self.seed, self.group, self.dropout = train, corpus, codecs, seed, group, dropout
+        self.train, self.corpus, self.codecs, self.seed, self.dropout = train, corpus, codecs, seed, dropout
         self._drawn = -1
-        self.batches = TokenBatches(self._lengths, batch_tokens, seed=seed)
+        super().__init__(
+            self._lengths, lambda rows, epoch: self._cut(epoch).collate(rows), batch_tokens=batch_tokens, seed=seed, group=group
+        )
 
     def _lengths(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         source, target = self._cut(epoch).lengths
@@ -172,40 +174,6 @@ class PairWindows:
             )
             self.corpus, self._drawn = replace(self.corpus, sources=source, targets=target), epoch
         return self.corpus
-
-    def take(self) -> PairWindow:
-        """The next batch.
-
-        Returns:
-            This process's rows; a stand-in that counts nothing where the batch has fewer rows than there are processes.
-        """
-        batch = self.batches.take()
-        share = batch.share(self.group.rank, self.group.size)
-        rows = batch.rows[share]
-        counts = len(rows) > 0
-        pairs = self._cut(batch.epoch).collate(rows if counts else batch.rows[:1])
-        return PairWindow(pairs, share.start, len(batch.rows), counts)
-
-    @property
-    def epochs_done(self) -> float:
-        """Passes over the pairs so far."""
-        return self.batches.epochs_done
-
-    def state_dict(self) -> dict[str, int]:
-        """Where the reading stands.
-
-        Returns:
-            What `load_state_dict` takes.
-        """
-        return self.batches.state_dict()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where another reading stood.
-
-        Args:
-            state: from `state_dict`.
-        """
-        self.batches.load_state_dict(state)
 
 
 def build_corpora(folder: RunFolder, parts: PairParts, codecs: Codecs, longest: int) -> tuple[PairCorpus, PairCorpus]:

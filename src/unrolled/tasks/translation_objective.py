@@ -19,22 +19,9 @@ from unrolled.models.encoder_decoder import EncoderDecoder, Translating
 from unrolled.models.recurrent_decoder import Decoded
 from unrolled.nn.softmax import smoothed_cross_entropy
 from unrolled.nn.transformer_dropout import branch
+from unrolled.tasks.row_windows import RowObjective, RowWindow
 from unrolled.train.group import Group
 from unrolled.train.loop import Loss
-
-
-class PairWindow(NamedTuple):
-    """This process's share of a batch of pairs."""
-
-    batch: PairBatch
-    first_row: int
-    """Where the share begins in the whole batch."""
-    total_rows: int
-    """Rows of the whole batch."""
-    counts: bool = True
-    """False where the share is a stand-in, because the batch has fewer rows than there are processes."""
-    fresh: bool = True
-    """Every batch stands for itself."""
 
 
 class Teacher(NamedTuple):
@@ -66,7 +53,7 @@ def teach(target: Padded, start: int, end: int) -> Teacher:
     return Teacher(inputs, wanted, length_mask(target.lengths + 1, T + 1))
 
 
-class TranslationObjective(nn.Module):
+class TranslationObjective(RowObjective):
     """Cross entropy of the target symbols, averaged over symbols, with label smoothing (Szegedy et al. 2016) and scheduled sampling.
 
     Scheduled sampling (Bengio et al. 2015) replaces each input symbol with some probability by what the model itself would
@@ -81,30 +68,7 @@ class TranslationObjective(nn.Module):
         self.model, self.start, self.end = model, start, end
         self.label_smoothing, self.scheduled_sampling = label_smoothing, scheduled_sampling
 
-    def initial_state(self, batch_size: int) -> State:
-        """Nothing is carried from batch to batch.
-
-        Args:
-            batch_size: ignored.
-
-        Returns:
-            `None`.
-        """
-        return None
-
-    def restart(self, state: State, rows: Bool[Tensor, " batch"]) -> State:
-        """Nothing is carried from batch to batch.
-
-        Args:
-            state: ignored.
-            rows: ignored.
-
-        Returns:
-            `None`.
-        """
-        return None
-
-    def scored(self, window: PairWindow) -> int:
+    def scored(self, window: RowWindow) -> int:
         """How many target symbols the share has, end symbols included.
 
         Args:
@@ -116,7 +80,7 @@ class TranslationObjective(nn.Module):
         lengths = window.batch.target.lengths
         return int(lengths.sum()) + len(lengths) if window.counts else 0
 
-    def forward(self, window: PairWindow, state: State, noise: Noise) -> Loss:
+    def forward(self, window: RowWindow, state: State, noise: Noise) -> Loss:
         """Read the pairs of a batch.
 
         Args:

@@ -137,6 +137,49 @@ TRANSLATION_RULES: tuple[Rule, ...] = (
 )
 """For `train translation`."""
 
+TEXT_RULES: tuple[Rule, ...] = (
+    *TRAINING_RULES,
+    Rule(
+        ("data.min_count", "data.lowercase", "model.spelling"),
+        lambda run: run.data.tokens != "words",
+        "it is for words, and `data.tokens` is `{data.tokens}`",
+        off_counts=True,
+    ),
+    Rule(
+        ("model.encoder.cell", "model.encoder.bidirectional", "model.recurrent_dropout"),
+        lambda run: run.model.encoder.kind != "recurrent",
+        "it is for a recurrent encoder, and `model.encoder.kind` is `{model.encoder.kind}`",
+        off_counts=True,
+    ),
+    Rule(
+        ("model.encoder.width",),
+        lambda run: run.model.encoder.kind != "convolutional",
+        "it is for a convolutional encoder, and `model.encoder.kind` is `{model.encoder.kind}`",
+    ),
+    Rule(
+        ("model.transformer",),
+        lambda run: run.model.encoder.kind != "transformer",
+        "it is for a Transformer, and `model.encoder.kind` is `{model.encoder.kind}`",
+    ),
+    Rule(
+        ("model.hidden_dropout",),
+        lambda run: _one_layer(run.model.encoder),
+        "it lies between recurrent layers, and there is one",
+    ),
+    Rule(
+        ("train.label_smoothing",),
+        lambda run: getattr(run.model, "crf", False) or getattr(run.data, "several", False),
+        "it is for one label at a time, without a CRF",
+    ),
+    Rule(
+        ("model.constrain",),
+        lambda run: not run.model.crf,
+        "it needs `model.crf=true`",
+        off_counts=True,
+    ),
+)
+"""For tasks that read texts as a whole."""
+
 
 def without_effect(settings: Settings, rules: Sequence[Rule]) -> list[str]:
     """Find what was set and does nothing.

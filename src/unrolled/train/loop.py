@@ -105,7 +105,7 @@ class Observer:
             module: the objective with the weights to score.
 
         Returns:
-            Figures with at least `loss`, or `None` when there is nothing to score.
+            Figures with at least `loss`, or `None` when there is nothing to score; the lowest `criterion` is the best, else the lowest loss.
         """
         return None
 
@@ -122,7 +122,7 @@ class Observer:
         Args:
             module: the objective that was scored.
             record: its figures.
-            best: whether no earlier loss was as low.
+            best: whether no earlier criterion, or loss, was as low.
         """
 
     def advanced(self, done: float, record: Record) -> None:
@@ -354,7 +354,8 @@ class Trainer:
             figures = observer.evaluate(module)
         if figures is None:
             return False
-        loss = figures["loss"] if math.isfinite(figures["loss"]) else sys.float_info.max
+        measured = figures.get("criterion", figures["loss"])
+        loss = measured if math.isfinite(measured) else sys.float_info.max
         best = not c.losses or loss < min(c.losses)
         c.losses.append(loss)
         self.average.after_evaluation(c.losses)

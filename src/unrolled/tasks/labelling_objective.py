@@ -1,0 +1,123 @@
+"""What taggers and classifiers minimise."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from unrolled.core.noise import Noise
+from unrolled.core.state import State
+from unrolled.data.units import UnitBatch
+from unrolled.models.classifier import Classifier
+from unrolled.models.tagger import Tagger
+from unrolled.tasks.row_windows import RowObjective, RowWindow
+from unrolled.train.loop import Loss
+
+
+class TaggedBatch(NamedTuple):
+    """Sentences with a label for each word."""
+
+    units: UnitBatch
+    labels: Int[Tensor, "batch words"]
+    """Ids of labels, zero past a row's words."""
+
+
+class LabelledBatch(NamedTuple):
+    """Texts with a label, or several."""
+
+    units: UnitBatch
+    labels: Tensor
+    """Ids of labels `[batch]`; or, where a text may have several, 1 for each that it has, `[batch, labels]`."""
+
+
+class TaggingObjective(RowObjective):
+    """The negative log-likelihood of the labels, averaged over words: of whole sequences under a CRF, else of each label by itself."""
+
+    def __init__(self, model: Tagger, *, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.model, self.label_smoothing = model, label_smoothing
+
+    def scored(self, window: RowWindow) -> int:
+        """How many words the share has.
+
+        Args:
+            window: a share of a batch.
+
+        Returns:
+            Their number.
+        """
+        return int(window.batch.units.firsts.lengths.sum()) if window.counts else 0
+
+    def forward(self, window: RowWindow, state: State, noise: Noise) -> Loss:
+        """Read the sentences of a batch.
+
+        Args:
+            window: a share of a batch.
+            state: ignored.
+            noise: where dropout takes its masks from.
+
+        Returns:
+            The objective and the log-likelihood.
+        """
+        model, noise = self.model, Noise(noise.generator, window.first_row, window.total_rows)
+        units, labels = window.batch.units.to(model.text.device), window.batch.labels.to(model.text.device)
+        emissions = model(units, noise)
+        count = units.firsts.lengths.sum().clamp(min=1)
+        if model.crf is not None:
+            nats = -model.crf.log_likelihood(emissions, labels).sum()
+            return Loss(nats / count, nats * window.counts, None)
+        inside = emissions.mask
+        scores, wanted = emissions.data[inside].float(), labels[inside]
+        nats = cross_entropy(scores, wanted, reduction="sum")
+        smoothing = self.label_smoothing if self.training else 0.0
+        objective = nats if smoothing == 0 else cross_entropy(scores, wanted, reduction="sum", label_smoothing=smoothing)
+        return Loss(objective / count, nats.detach() * window.counts, None)
+
+
+class ClassificationObjective(RowObjective):
+    """Cross entropy of the label of each text; of every label by itself where a text may have several."""
+
+    weights: Tensor | None
+
+    def __init__(self, model: Classifier, *, weights: Float[Tensor, " labels"] | None = None, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.model, self.label_smoothing = model, label_smoothing
+        self.register_buffer("weights", weights, persistent=False)
+
+    def scored(self, window: RowWindow) -> int:
+        """How many texts the share has.
+
+        Args:
+            window: a share of a batch.
+
+        Returns:
+            Their number.
+        """
+        return len(window.batch.labels) if window.counts else 0
+
+    def forward(self, window: RowWindow, state: State, noise: Noise) -> Loss:
+        """Read the texts of a batch.
+
+        Args:
+            window: a share of a batch.
+            state: ignored.
+            noise: where dropout takes its masks from.
+
+        Returns:
+            The objective and the log-likelihood.
+        """
+        model, noise = self.model, Noise(noise.generator, window.first_row, window.total_rows)
+        units, labels = window.batch.units.to(model.text.device), window.batch.labels.to(model.text.device)
+        logits = model(units, noise).float()
+        if labels.dim() == 2:
+            nats = binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(1)
+            weighted = nats if self.weights is None else binary_cross_entropy_with_logits(logits, labels, pos_weight=self.weights, reduction="none").sum(1)
+        else:
+            nats = cross_entropy(logits, labels, reduction="none")
+            smoothing = self.label_smoothing if self.training else 0.0
+            weighted = cross_entropy(logits, labels, weight=self.weights, label_smoothing=smoothing, reduction="none")
+        return Loss(weighted.mean(), nats.detach().sum() * window.counts, None)
+

@@ -1,0 +1,481 @@
+"""What tagging, classification and masked language models have in common: texts are read as units by one kind of encoder."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from unrolled.core.errors import ConfigurationError, DataError
+from unrolled.core.noise import Noise
+from unrolled.core.settings import Settings, resolve
+from unrolled.data.batches import evaluation_batches
+from unrolled.data.labels import LabelSet, load_labels, save_labels
+from unrolled.data.units import Text, UnitCorpus, Units, load_units, save_units, train_units
+from unrolled.tasks.recorded_data import record_files, recorded_files
+from unrolled.tasks.row_windows import RowObjective, RowWindow, RowWindows
+from unrolled.tasks.run_folder import RunFolder, new_run
+from unrolled.tasks.text_start import Start, apply_start, from_start, keep_start, read_start
+from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded, summary_of, train_new, train_on
+from unrolled.tasks.training_log import Display, open_tensorboard
+from unrolled.tasks.without_effect import TEXT_RULES
+from unrolled.train.checkpoint import load_weights, read_checkpoint
+from unrolled.train.group import Group
+from unrolled.train.loop import Record
+from unrolled.train.optimizers import build_optimizer
+from unrolled.train.precision import Machine
+
+SILENT = Noise()
+"""In evaluation nothing is drawn."""
+SHUFFLE = 20_150_804
+"""The seed by which validation texts are drawn: the same for every run on the same files."""
+
+
+SPLITS = ("train", "valid")
+
+
+class Samples(NamedTuple):
+    """Texts with what is to be learnt of them."""
+
+    texts: list[Text]
+    labels: list[Any]
+    """One a text: a label, several, one a word; `None` where there is nothing to learn but the text."""
+
+    def select(self, rows: Sequence[int]) -> Samples:
+        """Some of them.
+
+        Args:
+            rows: their places.
+
+        Returns:
+            Those samples.
+        """
+        return Samples([self.texts[i] for i in rows], [self.labels[i] for i in rows])
+
+
+class Parts(NamedTuple):
+    """The samples of a run."""
+
+    train: Samples
+    valid: Samples
+    notes: tuple[str, ...] = ()
+    """What a person should know of them."""
+
+
+class RowCorpus(NamedTuple):
+    """Samples as batches are made from them."""
+
+    units: UnitCorpus
+    lengths: np.ndarray
+    """Units of each text."""
+    collate: Callable[[np.ndarray, int], Any]
+    """A batch of some rows, as an epoch reads them."""
+    known: np.ndarray
+    """Places of the samples of which all labels were seen in training."""
+
+
+class Held(NamedTuple):
+    """What a run is besides its settings."""
+
+    units: Units
+    labels: LabelSet | None
+
+
+class TextTask(ABC):
+    """A task on texts: how its files are read, what its model is, and how it is scored."""
+
+    name: ClassVar[str]
+    """On the command line and in `run.json`."""
+    settings: ClassVar[type[Any]]
+
+    @abstractmethod
+    def read(self, settings: Any, files: Sequence[Path], *, train: bool) -> tuple[Samples, tuple[str, ...]]:
+        """Read files.
+
+        Args:
+            settings: `data` of the run.
+            files: of one part.
+            train: whether they are trained on.
+
+        Returns:
+            The samples, and what a person should know of them.
+        """
+
+    @abstractmethod
+    def learn_labels(self, settings: Any, parts: Parts) -> LabelSet | None:
+        """The labels there are.
+
+        Args:
+            settings: of the run.
+            parts: what trains and what validates.
+
+        Returns:
+            The labels of what trains; `None` for a task without any.
+        """
+
+    @abstractmethod
+    def make_model(self, settings: Any, held: Held, *, trust: bool) -> Any:
+        """An untrained model.
+
+        Args:
+            settings: of the run.
+            held: its vocabulary and labels.
+            trust: allow the settings to import a class of the user's own.
+
+        Returns:
+            The model; its `text` is a `TextEncoder`.
+        """
+
+    @abstractmethod
+    def make_objective(self, settings: Any, model: Any, samples: Samples, held: Held) -> RowObjective:
+        """What a run minimises.
+
+        Args:
+            settings: of the run.
+            model: to be trained.
+            samples: what it is trained on, possibly none.
+            held: its vocabulary and labels.
+
+        Returns:
+            The objective.
+        """
+
+    @abstractmethod
+    def make_rows(self, settings: Any, samples: Samples, held: Held, *, train: bool) -> RowCorpus:
+        """Samples as batches are made from them.
+
+        Args:
+            settings: of the run.
+            samples: of one part.
+            held: its vocabulary and labels.
+            train: whether they are trained on: texts that are too long are cut then.
+
+        Returns:
+            The rows.
+        """
+
+    @abstractmethod
+    def score(self, objective: Any, samples: Samples, rows: RowCorpus, settings: Any, held: Held) -> Record:
+        """The figures of a model on samples, but for its loss.
+
+        Args:
+            objective: in evaluation mode.
+            samples: with their labels.
+            rows: made of them.
+            settings: of the run.
+            held: its vocabulary and labels.
+
+        Returns:
+            Figures; `criterion` is the lower the better where the loss is not what counts.
+        """
+
+    def kind(self) -> Kind:
+        """What every training wants to know of its task.
+
+        Returns:
+            The hands of this task.
+        """
+        return Kind(self.name, self.settings, self.prepare, recorded_files, TEXT_RULES)
+
+    def open_parts(self, settings: Any, files: Sequence[Path], valid: Sequence[Path]) -> Parts:
+        """Read the samples of a run.
+
+        Args:
+            settings: `data` of the run.
+            files: to train on.
+            valid: to validate on; drawn from `files` when empty.
+
+        Returns:
+            What trains and what validates.
+
+        Raises:
+            DataError: too few samples to share.
+        """
+        samples, notes = self.read(settings, files, train=True)
+        if valid:
+            return Parts(samples, self.read(settings, valid, train=False)[0], notes)
+        if len(samples.texts) < 2:
+            found = len(samples.texts)
+            raise DataError(f"`{files[0]}` must hold at least 2 texts, so that one can validate, got {found}; give `--valid` as well")
+        order = np.random.default_rng(SHUFFLE).permutation(len(samples.texts))
+        cut = min(max(1, round(len(order) * settings.valid_share)), len(order) - 1)
+        return Parts(samples.select(np.sort(order[cut:]).tolist()), samples.select(np.sort(order[:cut]).tolist()), notes)
+
+    def create_run(
+        self,
+        path: Path,
+        settings: Any,
+        files: tuple[list[Path], list[Path]],
+        machine: Machine,
+        group: Group,
+        display: Display | None,
+        *,
+        start: Start | None,
+        trust: bool,
+    ) -> None:
+        """Make the run folder; everything that can go wrong before training goes wrong here, and then leaves nothing behind.
+
+        Args:
+            path: where the run shall stand.
+            settings: of the run.
+            files: to train on and to validate on.
+            machine: what computes.
+            group: the processes that will share the training.
+            display: is told what a person should know.
+            start: what the run begins from.
+            trust: allow the settings to import a class of the user's own.
+        """
+        with new_run(path) as folder:
+            parts = self.open_parts(settings.data, *files)
+            held = Held(self._units(settings.data, parts.train, start), self.learn_labels(settings, parts))
+            model = seeded(settings.train.seed, lambda: self.make_model(settings, held, trust=trust))
+            rows = self.make_rows(settings, parts.train, held, train=True)
+            check = self.make_rows(settings, parts.valid, held, train=False)
+            build_optimizer(model, settings.train.optimizer)
+            if settings.train.tensorboard:
+                open_tensorboard(None)
+            save_units(held.units, folder.units)
+            if held.labels is not None:
+                save_labels(held.labels, folder.labels)
+            keep_start(folder, start)
+            apply_start(folder, model)
+            folder.write_config(settings)
+            data = record_files(folder, *files) | {
+                "train_texts": len(rows.lengths),
+                "valid_texts": len(check.lengths),
+                "train_tokens": int(rows.lengths.sum()),
+                "valid_tokens": int(check.lengths.sum()),
+                "vocabulary": held.units.vocabulary,
+                "labels": 0 if held.labels is None else len(held.labels.names),
+            }
+            folder.write_facts(facts_of(self.name, path, machine, group, model, data))
+        for said in (*parts.notes, *unseen(held, check)):
+            if display is not None:
+                display.noted(said)
+
+    def _units(self, data: Any, samples: Samples, start: Start | None) -> Units:
+        if start is not None:
+            return start.units
+        return train_units(
+            data.tokens, samples.texts, vocabulary_size=data.vocabulary_size, min_count=data.min_count, lowercase=data.lowercase
+        )
+
+    def prepare(self, folder: RunFolder, settings: Any, group: Group, trust: bool) -> Prepared:
+        """Open what a run folder describes.
+
+        Args:
+            folder: the run.
+            settings: of the run.
+            group: the processes that share the training.
+            trust: allow the settings to import a class of the user's own.
+
+        Returns:
+            What is trained, on what, and how it is scored.
+        """
+        train, held = settings.train, load_held(folder)
+        parts = self.open_parts(settings.data, *recorded_files(folder))
+        model = seeded(train.seed, lambda: self.make_model(settings, held, trust=trust))
+        apply_start(folder, model)
+        objective = self.make_objective(settings, model, parts.train, held)
+        rows = self.make_rows(settings, parts.train, held, train=True)
+        check = self.make_rows(settings, parts.valid, held, train=False)
+        windows = RowWindows((rows.lengths,), rows.collate, batch_tokens=train.batch_tokens, seed=train.seed, group=group)
+
+        def evaluate(module: Any, group: Group) -> Record:
+            # Only the leader's figures are written; each process scores all.
+            return self.evaluate(module, parts.valid, check, settings, held)
+
+        return Prepared(objective, windows, evaluate, lambda module, record: None)
+
+    def evaluate(self, objective: Any, samples: Samples, rows: RowCorpus, settings: Any, held: Held) -> Record:
+        """Loss and figures.
+
+        Args:
+            objective: in evaluation mode.
+            samples: with their labels.
+            rows: made of them.
+            settings: of the run.
+            held: vocabulary and labels.
+
+        Returns:
+            `sentences`, `loss`, `symbols` and the figures of the task.
+
+        Raises:
+            DataError: there is nothing to score.
+        """
+        if not len(rows.lengths):
+            raise DataError("there must be at least one text to score, got none")
+        nats, count = 0.0, 0
+        for batch in batches_of(rows, rows.known, settings.train.evaluation_tokens):
+            window = RowWindow(rows.collate(batch, 0), 0, len(batch))
+            nats += float(objective(window, None, SILENT).nats)
+            count += objective.scored(window)
+        figures = self.score(objective, samples, rows, settings, held)
+        return {"sentences": len(rows.lengths), "loss": nats / count if count else float("nan"), "symbols": count} | figures
+
+    def train(
+        self,
+        files: Sequence[Path | str] | Path | str,
+        *,
+        valid: Sequence[Path | str] | Path | str = (),
+        out: Path | str | None = None,
+        differences: Mapping[str, Any] | None = None,
+        init_from: Path | str | None = None,
+        display: Display | None = None,
+        trust: bool = False,
+    ) -> Path:
+        """Train a new run.
+
+        Args:
+            files: to train on.
+            valid: to validate on; a tenth of `files`, drawn at random, when empty.
+            out: the run folder; a new one below `runs/` when `None`.
+            differences: nested options that differ from the defaults.
+            init_from: a run whose vocabulary and encoder this one begins from.
+            display: shows the training as it goes.
+            trust: allow the settings to import a class of the user's own.
+
+        Returns:
+            Where the run stands.
+        """
+        paths = as_paths(files), as_paths(valid)
+        start = None if init_from is None else read_start(init_from)
+        settings: Settings = resolve(self.settings, from_start(start, differences or {}))
+
+        def create(path: Path, machine: Machine, group: Group) -> None:
+            self.create_run(path, settings, paths, machine, group, display, start=start, trust=trust)
+
+        stem = f"{self.name}-{paths[0][0].name.split('.')[0]}" if paths[0] else self.name
+        return train_new(self.kind(), settings, create, out=out, stem=stem, display=display, trust=trust)
+
+    def resume(
+        self, path: Path | str, *, changes: Mapping[str, Any] | None = None, display: Display | None = None, trust: bool = False
+    ) -> Path:
+        """Go on with a training where its last checkpoint stands.
+
+        Args:
+            path: the run folder.
+            changes: nested options; only the end of the training, its surroundings, and what saves one that diverges may change.
+            display: shows the training as it goes.
+            trust: allow the settings to import a class of the user's own.
+
+        Returns:
+            The run folder.
+        """
+        return train_on(self.kind(), path, changes or {}, display=display, trust=trust)
+
+
+class TextRun:
+    """A trained model of texts with its vocabulary and its run folder."""
+
+    evaluation_options = frozenset({"split"})
+    """What `evaluate` takes besides files."""
+
+    def __init__(self, task: TextTask, folder: RunFolder, *, trust: bool = False) -> None:
+        """Open a run with its best weights.
+
+        Args:
+            task: of the run.
+            folder: the run.
+            trust: allow the run to import a class of its own.
+        """
+        folder.check_task(task.name)
+        self.task, self.folder = task, folder
+        self.settings = resolve(task.settings, folder.read_config())
+        self.held = load_held(folder)
+        self.model: Any = seeded(self.settings.train.seed, lambda: task.make_model(self.settings, self.held, trust=trust)).eval()
+        tensors, _ = read_checkpoint(folder.weights)
+        load_weights(self.model, tensors, folder.weights)
+
+    def objective(self, samples: Samples) -> Any:
+        """What the run minimised.
+
+        Args:
+            samples: what it is scored on.
+
+        Returns:
+            The objective, in evaluation mode.
+        """
+        return self.task.make_objective(self.settings, self.model, samples, self.held).eval()
+
+    def parts(self) -> Parts:
+        """The run's own samples.
+
+        Returns:
+            Those that train and those that validate.
+        """
+        return self.task.open_parts(self.settings.data, *recorded_files(self.folder))
+
+    def samples(self, files: Sequence[Path | str] | Path | str | None, split: str) -> Samples:
+        """What is to be scored.
+
+        Args:
+            files: in the form the run was trained on; a part of its own when `None`.
+            split: which part, `valid` or `train`.
+
+        Returns:
+            The samples.
+
+        Raises:
+            ConfigurationError: no such part.
+        """
+        if files:
+            return self.task.read(self.settings.data, as_paths(files), train=False)[0]
+        if split not in SPLITS:
+            raise ConfigurationError(f"`--split` must be one of {', '.join(SPLITS)}, got `{split}`")
+        samples: Samples = getattr(self.parts(), split)
+        return samples
+
+    def summary(self) -> dict[str, Any]:
+        """How the training ended.
+
+        Returns:
+            Run, status and the best figures.
+        """
+        return summary_of(self.folder)
+
+
+def unseen(held: Held, rows: RowCorpus) -> list[str]:
+    """What is said of validation samples with labels that were never seen.
+
+    Args:
+        held: vocabulary and labels.
+        rows: what validates.
+
+    Returns:
+        A sentence, or nothing.
+    """
+    count = len(rows.lengths) - len(rows.known)
+    if not count:
+        return []
+    return [f"{count:,} of {len(rows.lengths):,} texts to validate on have labels that no text to train on has: they count as wrong, and not for the loss"]
+
+
+def load_held(folder: RunFolder) -> Held:
+    """Read vocabulary and labels of a run.
+
+    Args:
+        folder: the run.
+
+    Returns:
+        Them.
+    """
+    return Held(load_units(folder.units), load_labels(folder.labels) if folder.labels.exists() else None)
+
+
+def batches_of(rows: RowCorpus, places: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Some samples in batches of similar lengths, the shortest first.
+
+    Args:
+        rows: all samples.
+        places: which of them.
+        batch_tokens: units of a batch.
+
+    Returns:
+        Places in the samples, batch by batch.
+    """
+    return [places[batch] for batch in evaluation_batches([rows.lengths[places]], batch_tokens).batches]
+
