@@ -11,6 +11,12 @@ _PLACES = {
     "resume_language_model": "unrolled.tasks.language_model",
     "train_translation": "unrolled.tasks.translation",
     "resume_translation": "unrolled.tasks.translation",
+    "train_tagging": "unrolled.tasks.tagging",
+    "resume_tagging": "unrolled.tasks.tagging",
+    "train_classification": "unrolled.tasks.classification",
+    "resume_classification": "unrolled.tasks.classification",
+    "train_masked_language_model": "unrolled.tasks.masked_language_model",
+    "resume_masked_language_model": "unrolled.tasks.masked_language_model",
     "UserError": "unrolled.core.errors",
     "Padded": "unrolled.core.padded",
 }

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from unrolled.cli.machine import Device, Threads, open_run
-from unrolled.cli.output import figures, print_json
+from unrolled.cli.output import figures, print_confusion, print_json, print_scores
 
 
 def evaluate(
@@ -52,6 +52,11 @@ def evaluate(
         return
     counted = f"{result['symbols']:,} symbols" if result.get("sentences") is None else f"{result['sentences']:,} sentences"
     print(f"{figures(result, whole=True)}  ({counted})")
+    for name, kinds in (("types", "type"), ("classes", "label")):
+        if result.get(name):
+            print_scores(kinds, result[name])
+    if result.get("confusion"):
+        print_confusion(list(result["classes"]), result["confusion"])
     for name in ("bleu_signature", "chrf_signature"):
         if result.get(name):
             print(f"{name.partition('_')[0]}: {result[name]}")

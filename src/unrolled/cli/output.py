@@ -9,7 +9,9 @@ import time
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Column, Table
 
 STAGES = ("at first", "train more")
 """What is said above the samples of a training."""
@@ -100,6 +102,42 @@ def figures(record: dict[str, Any], *, whole: bool = False) -> str:
     said = (name for name, _ in FIGURES if record.get(name) is not None and (whole or name not in IN_PASSING))
     forms = dict(FIGURES)
     return "  ".join(forms[name].format(record[name]) for name in said)
+
+
+def print_scores(kind: str, scores: dict[str, list[float]]) -> None:
+    """Precision, recall and F1 of each label as a table.
+
+    Args:
+        kind: what the rows are.
+        scores: precision, recall, F1 in percent, and how many there are.
+    """
+    table = Table(kind, *(Column(name, justify="right") for name in ("precision", "recall", "F1", "number")), box=None, pad_edge=False)
+    for name, (precision, recall, f1, count) in scores.items():
+        table.add_row(escape(name), f"{precision:.1f}", f"{recall:.1f}", f"{f1:.1f}", f"{count:,}")
+    Console(highlight=False).print(table)
+
+
+MOST_CONFUSED = 12
+"""A larger table than this does not fit a terminal: then only the commonest mistakes are said."""
+
+
+def print_confusion(names: list[str], confusion: list[list[int]]) -> None:
+    """Which label was taken for which.
+
+    Args:
+        names: of the labels.
+        confusion: counts, a row for the right label, a column for the one given.
+    """
+    console = Console(highlight=False)
+    if len(names) <= MOST_CONFUSED:
+        table = Table("is ↓  taken for →", *(Column(escape(name), justify="right") for name in names), box=None, pad_edge=False)
+        for name, row in zip(names, confusion, strict=True):
+            table.add_row(escape(name), *(f"{count:,}" if count else "·" for count in row))
+        console.print(table)
+        return
+    wrong = [(count, names[i], names[j]) for i, row in enumerate(confusion) for j, count in enumerate(row) if i != j and count]
+    for count, right, given in sorted(wrong, reverse=True)[:MOST_CONFUSED]:
+        console.print(f"{right} taken for {given}: {count:,}", markup=False)
 
 
 class TrainingDisplay:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from unrolled.cli.output import finite
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     beam: Annotated[int | None, typer.Option("--beam", min=1, help="Hypotheses kept for each line (5); 1 is greedy.")] = None,
-    n_best: Annotated[int | None, typer.Option("--n-best", min=1, help="Outputs for each line, one a row: line, score, text.")] = None,
+    n_best: Annotated[int | None, typer.Option("--n-best", min=1, help="Outputs for each line, one a row: line, score, output.")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="One option of decoding, such as alpha=0.6; --options lists them."),
@@ -30,36 +31,89 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, with symbols, scores and alignment.")] = False,
     options: Annotated[bool, typer.Option("--options", help="List every option for --set with its default, and end.")] = False,
 ) -> None:
-    """Translate the lines of standard input to standard output."""
+    """Translate the lines of standard input, tag their words, or classify them, to standard output."""
     from unrolled.cli.settings_table import print_options
     from unrolled.core.errors import ConfigurationError
-    from unrolled.core.settings import combine, resolve
-    from unrolled.tasks.translation import TranslationRun
+    from unrolled.core.settings import combine
     from unrolled.tasks.translation_request import TranslationRequest
 
     if options:
         print_options(TranslationRequest)
         return
     opened = open_run(run, trust=trust, device=device, threads=threads)
-    if not isinstance(opened, TranslationRun):
-        task = opened.folder.fact("task")
+    task = opened.folder.fact("task")
+    if task not in PREDICTORS:
         raise ConfigurationError(f"`unrolled predict` needs a run that gives an output for each line, and `{run}` is of the task `{task}`")
-    given = {"n_best": n_best, "beam": beam, "alignments": alignments or None}
+    given = {"n_best": n_best, "beam": beam, "alignments": alignments or None, "ensemble": ensemble}
     wishes: dict[str, Any] = {name: value for name, value in given.items() if value is not None} | combine([], set_ or [])
-    if n_best is not None and beam is None and "beam" not in wishes:
-        wishes["beam"] = max(n_best, 5)
-    request = resolve(TranslationRequest, wishes)
     # A person at a terminal wants an answer to every line; a file goes faster by the thousand.
     at_once = {"at_once": 1} if sys.stdin.isatty() else {}
+    PREDICTORS[task](opened, wishes, json, at_once)
+
+
+def _translate(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int]) -> None:
+    from unrolled.core.settings import resolve
+    from unrolled.tasks.translation_request import TranslationRequest
+
+    if "n_best" in wishes and "beam" not in wishes:
+        wishes["beam"] = max(wishes["n_best"], 5)
+    ensemble = wishes.pop("ensemble", [])
+    request = resolve(TranslationRequest, wishes)
     tally = Tally()
-    for number, found in enumerate(opened.stream(_lines(), request, ensemble=ensemble or [], **at_once), 1):
+    for number, found in enumerate(opened.stream(_lines(), request, ensemble=ensemble, **at_once), 1):
         tally.take(number, found[0])
         if json:
-            _print_json(number, found)
+            _print_json(number, [one._asdict() for one in found])
         else:
             _print_rows(number, found, request)
         sys.stdout.flush()
     tally.conclude()
+
+
+def _tag(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int]) -> None:
+    """A word and its label a row, and an empty row behind every sentence; several taggings as rows of line, probability, labels."""
+    n_best = _only_n_best(wishes, "tagging")
+    for number, (words, found) in enumerate(opened.stream(_lines(), n_best=n_best or 1, **at_once), 1):
+        if json:
+            _print_json(number, [one._asdict() for one in found], words=words)
+        elif n_best is None:
+            print("".join(f"{word}\t{label}\n" for word, label in zip(words, found[0].labels, strict=True)))
+        else:
+            for one in found:
+                print(f"{number}\t{one.probability:.4f}\t{' '.join(one.labels)}")
+        sys.stdout.flush()
+
+
+def _classify(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int]) -> None:
+    """A row a text: its label, or its labels with blanks between; the likeliest labels as rows of line, probability, label."""
+    n_best = _only_n_best(wishes, "classification")
+    for number, found in enumerate(opened.stream(_lines(), **at_once), 1):
+        ranked = list(found.probabilities.items())
+        if json:
+            _print_json(number, [{"label": label, "probability": value} for label, value in ranked[:n_best]], labels=found.labels)
+        elif n_best is None:
+            print(" ".join(found.labels))
+        else:
+            for label, value in ranked[:n_best]:
+                print(f"{number}\t{value:.4f}\t{label}")
+        sys.stdout.flush()
+
+
+def _only_n_best(wishes: dict[str, Any], task: str) -> int | None:
+    from unrolled.core.errors import ConfigurationError
+
+    n_best: int | None = wishes.pop("n_best", None)
+    if wishes:
+        raise ConfigurationError(f"`{next(iter(wishes))}` is no option of predicting with a run of the task `{task}`; leave it out")
+    return n_best
+
+
+PREDICTORS: dict[str, Callable[[Any, dict[str, Any], bool, dict[str, int]], None]] = {
+    "translation": _translate,
+    "tagging": _tag,
+    "classification": _classify,
+}
+"""What gives the outputs of each task."""
 
 
 class Tally:
@@ -98,10 +152,10 @@ def _print_rows(number: int, found: list[Any], request: Any) -> None:
         print("\t".join([*columns, one.text, *links]))
 
 
-def _print_json(number: int, found: list[Any]) -> None:
+def _print_json(number: int, outputs: list[dict[str, Any]], **more: Any) -> None:
     import json
 
-    print(json.dumps(finite({"line": number, "outputs": [one._asdict() for one in found]}), ensure_ascii=False))
+    print(json.dumps(finite({"line": number, **more, "outputs": outputs}), ensure_ascii=False))
 
 
 def _lines() -> Any:

@@ -36,6 +36,30 @@ Options = Annotated[bool, typer.Option("--options", help="List every option for 
 
 AFTER_LANGUAGE_MODEL = "unrolled sample {run} --prompt …   unrolled eval {run}"
 """What a person does with a language model next."""
+AFTER_LABELS = "unrolled predict {run} < in > out   unrolled eval {run} FILE   unrolled look {run} TEXT"
+"""What a person does with a tagger or a classifier next."""
+
+
+Labelled = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="FILE…",
+        help="Sentences with a label for each word: .conllu, .conll, .tsv or .jsonl (UTF-8; .gz is read as is).",
+        show_default=False,
+    ),
+]
+Classes = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="FILE…",
+        help="Texts with labels: .csv, .tsv, .jsonl, .txt (a label, then the text) or .trees (.gz is read as is).",
+        show_default=False,
+    ),
+]
+InitFrom = Annotated[
+    Path | None,
+    typer.Option("--init-from", metavar="RUN", help="Begin with the vocabulary and the encoder of this run, such as one of masked-lm."),
+]
 
 
 class Given(NamedTuple):
@@ -52,6 +76,7 @@ class Given(NamedTuple):
     quiet: bool
     json: bool
     options: bool
+    init_from: Path | None = None
 
 
 class Hands(NamedTuple):
@@ -113,6 +138,79 @@ def translation(
     run_verb("translation", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options))
 
 
+@app.command("tagging")
+def tagging(
+    files: Labelled = None,
+    valid: Valid = None,
+    out: Out = None,
+    config: Config = None,
+    preset: Preset = None,
+    set_: Set = None,
+    init_from: InitFrom = None,
+    resume: Resume = False,
+    trust: Trust = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    options: Options = False,
+) -> None:
+    """Train a tagger: a label for every word, such as its part of speech, or names and what they name."""
+    from unrolled.tasks.labelling_settings import TaggingRunSettings
+    from unrolled.tasks.tagging import resume_tagging, train_tagging
+
+    needs = "needs a file of sentences with a label for each word; try `unrolled train tagging train.conllu`"
+    hands = Hands(TaggingRunSettings, train_tagging, resume_tagging, needs, AFTER_LABELS)
+    run_verb("tagging", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options, init_from))
+
+
+@app.command("classification")
+def classification(
+    files: Classes = None,
+    valid: Valid = None,
+    out: Out = None,
+    config: Config = None,
+    preset: Preset = None,
+    set_: Set = None,
+    init_from: InitFrom = None,
+    resume: Resume = False,
+    trust: Trust = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    options: Options = False,
+) -> None:
+    """Train a classifier: a label for a text, such as its sentiment or its topic, or several."""
+    from unrolled.tasks.classification import resume_classification, train_classification
+    from unrolled.tasks.labelling_settings import ClassificationRunSettings
+
+    needs = "needs a file of texts with labels; try `unrolled train classification train.csv`"
+    hands = Hands(ClassificationRunSettings, train_classification, resume_classification, needs, AFTER_LABELS)
+    run_verb("classification", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options, init_from))
+
+
+@app.command("masked-lm")
+def masked_language_model(
+    files: Texts = None,
+    valid: Valid = None,
+    out: Out = None,
+    config: Config = None,
+    preset: Preset = None,
+    set_: Set = None,
+    init_from: InitFrom = None,
+    resume: Resume = False,
+    trust: Trust = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    options: Options = False,
+) -> None:
+    """Train a masked language model on plain text: an encoder that tagging and classification can begin from (--init-from)."""
+    from unrolled.tasks.labelling_settings import MaskedRunSettings
+    from unrolled.tasks.masked_language_model import resume_masked_language_model, train_masked_language_model
+
+    needs = "needs at least one text file; try `unrolled train masked-lm FILE`"
+    following = "unrolled train tagging FILE --init-from {run}   unrolled train classification FILE --init-from {run}"
+    hands = Hands(MaskedRunSettings, train_masked_language_model, resume_masked_language_model, needs, following)
+    run_verb("masked-lm", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options, init_from))
+
+
 def run_verb(task: str, hands: Hands, given: Given) -> None:
     """Train or go on, as was said.
 
@@ -134,7 +232,10 @@ def run_verb(task: str, hands: Hands, given: Given) -> None:
         return
     with TrainingDisplay(quiet=quiet) as display:
         differences = gather(given.preset or [], given.config or [], given.set_ or [])
+        further = {} if given.init_from is None else {"init_from": given.init_from}
         if given.resume:
+            if given.init_from is not None:
+                raise ConfigurationError("`--init-from` is for a new run; leave it out, or `--resume`")
             if given.out is None:
                 raise ConfigurationError("`--resume` needs the run to go on with; give it as `--out DIR`")
             if given.files or given.valid:
@@ -144,7 +245,7 @@ def run_verb(task: str, hands: Hands, given: Given) -> None:
             raise ConfigurationError(f"`unrolled train {task}` {hands.needs}")
         else:
             run = hands.train(
-                given.files, valid=given.valid or [], out=given.out, differences=differences, display=display, trust=given.trust
+                given.files, valid=given.valid or [], out=given.out, differences=differences, display=display, trust=given.trust, **further
             )
     if speaks():
         report(task, run.summary(), hands.following, json=given.json, quiet=quiet)

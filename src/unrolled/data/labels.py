@@ -71,4 +71,6 @@ def load_labels(path: Path) -> LabelSet:
         content = json.loads(path.read_text(encoding="utf-8"))
         return LabelSet(tuple(str(name) for name in content["names"]), str(content["scheme"]), bool(content["several"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"`{path}` must be the labels that unrolled wrote, but it is damaged ({error}); try a whole copy of the run") from None
+        raise RunError(
+            f"`{path}` must be the labels that unrolled wrote, but it is damaged ({error}); try a whole copy of the run"
+        ) from None

@@ -49,7 +49,9 @@ class Masking:
         """
         hiding = self.hiding
         drawn = [self._hide(int(row), epoch) for row in rows]
-        shown = UnitCorpus(token_lists([units for units, _ in drawn], len(hiding.ids)), self.corpus.firsts.select(rows), hiding.ids, hiding.spelling)
+        shown = UnitCorpus(
+            token_lists([units for units, _ in drawn], len(hiding.ids)), self.corpus.firsts.select(rows), hiding.ids, hiding.spelling
+        )
         batch = shown.collate(np.arange(len(rows)))
         asked = token_lists([chosen for _, chosen in drawn], 2).padded(np.arange(len(rows))).data.bool()
         return MaskedBatch(batch, asked, self.corpus.ids_of(rows).data[asked])

@@ -98,6 +98,21 @@ class UnitCorpus:
         """Units of every text."""
         return self.units.lengths
 
+    def cut(self, longest: int) -> UnitCorpus:
+        """The texts without what lies behind a number of units.
+
+        Args:
+            longest: units that are kept of each.
+
+        Returns:
+            The shorter texts.
+        """
+        if self.lengths.max(initial=0) <= longest:
+            return self
+        units = token_lists([self.units[i][:longest] for i in range(len(self))], len(self.ids))
+        firsts = [self.firsts[i] for i in range(len(self))]
+        return UnitCorpus(units, token_lists([one[one < longest] for one in firsts], 1 << 32), self.ids, self.spelling)
+
     def collate(self, rows: Integer[np.ndarray, " rows"]) -> UnitBatch:
         """Some of the texts as tensors.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded
+from unrolled.data.label_transitions import AllowedTransitions
 from unrolled.data.units import UnitBatch
 from unrolled.models.text_encoder import TextEncoder, gather_firsts
 from unrolled.models.text_encoder_settings import TaggerSettings
@@ -19,7 +18,14 @@ class Tagger(nn.Module):
     """Scores the labels of every word; with a CRF, whole sequences of labels."""
 
     def __init__(
-        self, settings: TaggerSettings, vocabulary: int, characters: int | None, labels: int, *, allowed: Any = None, trust: bool = False
+        self,
+        settings: TaggerSettings,
+        vocabulary: int,
+        characters: int | None,
+        labels: int,
+        *,
+        allowed: AllowedTransitions | None = None,
+        trust: bool = False,
     ) -> None:
         """Build the model.
 
@@ -36,7 +42,8 @@ class Tagger(nn.Module):
         self.text = TextEncoder(settings, vocabulary, characters, trust=trust)
         self.output_dropout = LockedDropout(settings.output_dropout)
         self.readout = nn.Linear(settings.hidden_size, labels)
-        self.crf = CRF(labels, **({} if allowed is None else allowed._asdict())) if settings.crf else None
+        masks = {} if allowed is None else {f"allowed_{name}": mask for name, mask in allowed._asdict().items()}
+        self.crf = CRF(labels, **masks) if settings.crf else None
 
     def forward(self, batch: UnitBatch, noise: Noise | None = None) -> Padded:
         """Score the labels of words.

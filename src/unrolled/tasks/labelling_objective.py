@@ -114,10 +114,13 @@ class ClassificationObjective(RowObjective):
         logits = model(units, noise).float()
         if labels.dim() == 2:
             nats = binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(1)
-            weighted = nats if self.weights is None else binary_cross_entropy_with_logits(logits, labels, pos_weight=self.weights, reduction="none").sum(1)
+            weighted = (
+                nats
+                if self.weights is None
+                else binary_cross_entropy_with_logits(logits, labels, pos_weight=self.weights, reduction="none").sum(1)
+            )
         else:
             nats = cross_entropy(logits, labels, reduction="none")
             smoothing = self.label_smoothing if self.training else 0.0
             weighted = cross_entropy(logits, labels, weight=self.weights, label_smoothing=smoothing, reduction="none")
         return Loss(weighted.mean(), nats.detach().sum() * window.counts, None)
-

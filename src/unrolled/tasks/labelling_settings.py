@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from unrolled.core.settings import Settings
-from unrolled.models.text_encoder_settings import ClassifierSettings, TaggerSettings
+from unrolled.models.text_encoder_settings import ClassifierSettings, TaggerSettings, TextEncoderSettings
 from unrolled.train.settings import OptimizerSettings, TrainSettings
 
 
@@ -51,6 +51,32 @@ class LabelTrainSettings(TrainSettings):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the probability that the objective spreads over all labels; not for a CRF, nor for several labels a text."""
     optimizer: LabelOptimizerSettings = LabelOptimizerSettings()
+
+
+class MaskedDataSettings(UnitSettings):
+    """How texts are read, and what of them is hidden."""
+
+    masked: float = Field(0.15, gt=0, lt=1)
+    """Share of the words that are asked for: of ten, eight are hidden, one is another word, one is as it was (Devlin et al. 2019)."""
+    min_count: int = Field(3, ge=1)
+    """Words seen less often are known by their spelling alone, and not asked for."""
+
+
+class MaskedTrainSettings(LabelTrainSettings):
+    """Training on batches of texts with hidden words."""
+
+    best: Literal["score", "loss"] = "loss"
+    """Whether the weights that are kept are those of the best accuracy, or of the lowest loss, on what validates."""
+
+
+class MaskedRunSettings(Settings):
+    """Everything that shapes the training of a masked language model."""
+
+    task: Literal["masked-lm"] = "masked-lm"
+    """What kind of run this is."""
+    data: MaskedDataSettings = MaskedDataSettings()
+    model: TextEncoderSettings = TextEncoderSettings()
+    train: MaskedTrainSettings = MaskedTrainSettings()
 
 
 class TaggingDataSettings(UnitSettings):

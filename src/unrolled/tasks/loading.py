@@ -7,12 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from unrolled.core.errors import ConfigurationError, RunError, nearest
+from unrolled.tasks.classification import load_classification
 from unrolled.tasks.language_model import load_language_model
+from unrolled.tasks.masked_language_model import load_masked_language_model
 from unrolled.tasks.run_folder import RunFolder
+from unrolled.tasks.tagging import load_tagging
 from unrolled.tasks.translation import load_translation
 from unrolled.train.precision import choose_device
 
-LOADERS: dict[str, Callable[..., Any]] = {"lm": load_language_model, "translation": load_translation}
+LOADERS: dict[str, Callable[..., Any]] = {
+    "lm": load_language_model,
+    "translation": load_translation,
+    "tagging": load_tagging,
+    "classification": load_classification,
+    "masked-lm": load_masked_language_model,
+}
 """How a run of each task is opened."""
 
 

@@ -113,7 +113,7 @@ class TaggingTask(TextTask):
         labels = held.labels
         assert labels is not None
         constrained = settings.model.crf and settings.model.constrain and labels.scheme != Scheme.NONE.value
-        allowed = allowed_transitions(labels.names, Scheme(labels.scheme)) if constrained else None
+        allowed = allowed_transitions(labels.names, labels.scheme) if constrained else None
         return Tagger(settings.model, held.units.vocabulary, held.units.characters, len(labels.names), allowed=allowed, trust=trust)
 
     def make_objective(self, settings: Any, model: Any, samples: Samples, held: Held) -> TaggingObjective:
@@ -178,7 +178,9 @@ class TaggingTask(TextTask):
         if held.labels.scheme != Scheme.NONE.value:
             spans = span_scores(samples.labels, found, Scheme(held.labels.scheme))
             figures |= {name: 100 * getattr(spans.micro, name) for name in ("f1", "precision", "recall")}
-            figures["types"] = {name: [100 * score.precision, 100 * score.recall, 100 * score.f1, score.support] for name, score in spans.types.items()}
+            figures["types"] = {
+                name: [100 * score.precision, 100 * score.recall, 100 * score.f1, score.support] for name, score in spans.types.items()
+            }
         best = figures.get("f1", figures["accuracy"])
         return figures | ({"criterion": 100 - best} if settings.train.best == "score" else {})
 
@@ -211,7 +213,9 @@ class TaggingRun(TextRun):
         found: list[list[Tagging]] = [[Tagging([], 1.0, [])] for _ in texts]
         full = np.flatnonzero(units.lengths)
         for batch in batches_of(rows, full, self.settings.train.evaluation_tokens):
-            for row, taggings in zip(batch, self._tag_batch(self.model(units.collate(batch).to(self.model.text.device)), n_best), strict=True):
+            for row, taggings in zip(
+                batch, self._tag_batch(self.model(units.collate(batch).to(self.model.text.device)), n_best), strict=True
+            ):
                 found[row] = taggings
         return found
 
@@ -252,7 +256,6 @@ class TaggingRun(TextRun):
                 held = []
         yield from zip(held, self.tag(held, n_best=n_best), strict=True)
 
-    @torch.no_grad()
     def evaluate(self, files: Sequence[Path | str] | Path | str | None = None, *, split: str = "valid") -> TaggingScores:
         """Score the tagger.
 
@@ -263,10 +266,7 @@ class TaggingRun(TextRun):
         Returns:
             Loss, accuracy and, where labels are spans, F1.
         """
-        samples = self.samples(files, split)
-        rows = self.task.make_rows(self.settings, samples, self.held, train=False)
-        record = self.task.evaluate(self.objective(samples), samples, rows, self.settings, self.held)
-        return TaggingScores(**{name: value for name, value in record.items() if name != "criterion"})
+        return TaggingScores(**self.scored(files, split))
 
 
 def best_labels(model: Tagger, emissions: Padded) -> list[list[int]]:

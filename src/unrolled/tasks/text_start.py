@@ -124,4 +124,6 @@ def apply_start(folder: RunFolder, model: nn.Module) -> None:
         raise RunError(f"`{folder.start}` must fit the model of its run, but it does not ({error}); train again") from None
     own = [name for name in missing.missing_keys if name.startswith(PREFIX)]
     if own or missing.unexpected_keys:
-        raise RunError(f"`{folder.start}` must have the weights of the encoder, but `{(own or missing.unexpected_keys)[0]}` differs; train again")
+        raise RunError(
+            f"`{folder.start}` must have the weights of the encoder, but `{(own or missing.unexpected_keys)[0]}` differs; train again"
+        )

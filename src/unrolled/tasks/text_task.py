@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
 
 from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.core.noise import Noise
@@ -34,6 +36,8 @@ SHUFFLE = 20_150_804
 """The seed by which validation texts are drawn: the same for every run on the same files."""
 
 
+EQUAL = 1e-3
+"""Of evaluations with equal scores the one of the lower loss is the better."""
 SPLITS = ("train", "valid")
 
 
@@ -313,8 +317,11 @@ class TextTask(ABC):
             window = RowWindow(rows.collate(batch, 0), 0, len(batch))
             nats += float(objective(window, None, SILENT).nats)
             count += objective.scored(window)
+        loss = nats / count if count else float("nan")
         figures = self.score(objective, samples, rows, settings, held)
-        return {"sentences": len(rows.lengths), "loss": nats / count if count else float("nan"), "symbols": count} | figures
+        if "criterion" in figures and math.isfinite(loss):
+            figures["criterion"] += EQUAL * loss
+        return {"sentences": len(rows.lengths), "loss": loss, "symbols": count} | figures
 
     def train(
         self,
@@ -390,17 +397,6 @@ class TextRun:
         tensors, _ = read_checkpoint(folder.weights)
         load_weights(self.model, tensors, folder.weights)
 
-    def objective(self, samples: Samples) -> Any:
-        """What the run minimised.
-
-        Args:
-            samples: what it is scored on.
-
-        Returns:
-            The objective, in evaluation mode.
-        """
-        return self.task.make_objective(self.settings, self.model, samples, self.held).eval()
-
     def parts(self) -> Parts:
         """The run's own samples.
 
@@ -429,6 +425,23 @@ class TextRun:
         samples: Samples = getattr(self.parts(), split)
         return samples
 
+    @torch.no_grad()
+    def scored(self, files: Sequence[Path | str] | Path | str | None, split: str) -> Record:
+        """The figures of the model.
+
+        Args:
+            files: in the form the run was trained on; a part of its own when `None`.
+            split: which part, `valid` or `train`.
+
+        Returns:
+            `sentences`, `symbols`, `loss` and the figures of the task.
+        """
+        samples = self.samples(files, split)
+        rows = self.task.make_rows(self.settings, samples, self.held, train=False)
+        objective = self.task.make_objective(self.settings, self.model, samples, self.held).eval()
+        record = self.task.evaluate(objective, samples, rows, self.settings, self.held)
+        return {name: value for name, value in record.items() if name != "criterion"}
+
     def summary(self) -> dict[str, Any]:
         """How the training ended.
 
@@ -451,7 +464,9 @@ def unseen(held: Held, rows: RowCorpus) -> list[str]:
     count = len(rows.lengths) - len(rows.known)
     if not count:
         return []
-    return [f"{count:,} of {len(rows.lengths):,} texts to validate on have labels that no text to train on has: they count as wrong, and not for the loss"]
+    return [
+        f"{count:,} of {len(rows.lengths):,} texts to validate on have labels that no text to train on has: they count as wrong, and not for the loss"
+    ]
 
 
 def load_held(folder: RunFolder) -> Held:
@@ -478,4 +493,3 @@ def batches_of(rows: RowCorpus, places: np.ndarray, batch_tokens: int) -> list[n
         Places in the samples, batch by batch.
     """
     return [places[batch] for batch in evaluation_batches([rows.lengths[places]], batch_tokens).batches]
-

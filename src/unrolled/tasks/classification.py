@@ -1,0 +1,381 @@
+"""The classification task: a label, or several, for a whole text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from unrolled.core.errors import DataError
+from unrolled.data.label_scores import indicator, label_scores, multi_label_scores
+from unrolled.data.labelled_texts import TextForm, read_texts
+from unrolled.data.labels import UNSEEN, LabelSet
+from unrolled.models.classifier import Classifier
+from unrolled.tasks.labelling_objective import ClassificationObjective, LabelledBatch
+from unrolled.tasks.labelling_settings import ClassificationRunSettings
+from unrolled.tasks.run_folder import RunFolder
+from unrolled.tasks.text_task import Held, Parts, RowCorpus, Samples, TextRun, TextTask, batches_of
+from unrolled.tasks.training_log import Display
+from unrolled.train.loop import Record
+
+LIKELY = 0.5
+"""Where a text may have several labels, it has those of at least this probability."""
+
+
+class Classified(NamedTuple):
+    """The labels of a text."""
+
+    labels: tuple[str, ...]
+    """The likeliest one; where a text may have several, all that are more likely than not."""
+    probabilities: dict[str, float]
+    """Of every label, the likeliest first."""
+
+
+class ClassificationScores(NamedTuple):
+    """How well a classifier does; percentages."""
+
+    sentences: int
+    """Texts that are scored."""
+    symbols: int
+    loss: float
+    """Nats per text; of texts with labels that were seen in training."""
+    accuracy: float
+    """Share of texts with the right label, or with exactly the right ones."""
+    macro_f1: float
+    """The mean of the labels' F1."""
+    micro_f1: float
+    """Over all labels together; the accuracy where every text has one."""
+    classes: dict[str, Any]
+    """Precision, recall, F1 and number of each label."""
+    confusion: list[list[int]] | None = None
+    """How often the label of the row was taken for that of the column, in the order of `classes`; none where texts may have several."""
+
+
+class ClassificationTask(TextTask):
+    """How a classifier is trained."""
+
+    name = "classification"
+    settings = ClassificationRunSettings
+
+    def read(self, settings: Any, files: Sequence[Path], *, train: bool) -> tuple[Samples, tuple[str, ...]]:
+        """Texts and their labels; see `TextTask.read`.
+
+        Args:
+            settings: `data` of the run.
+            files: of one part.
+            train: whether they are trained on.
+
+        Returns:
+            The texts, and what a person should know of them.
+        """
+        form = form_of(settings)
+        found = [read_texts(path, replace(form, phrases=form.phrases and train)) for path in files]
+        samples = Samples(list(chain.from_iterable(one.texts for one in found)), list(chain.from_iterable(one.labels for one in found)))
+        notes = () if form.phrases else tuple(finding for one in found for finding in one.findings())
+        return samples, notes if train else ()
+
+    def learn_labels(self, settings: Any, parts: Parts) -> LabelSet:
+        """The labels of what trains, in alphabetical order.
+
+        Args:
+            settings: of the run.
+            parts: what trains and what validates.
+
+        Returns:
+            The labels.
+
+        Raises:
+            DataError: there is only one, so that there is nothing to learn.
+        """
+        labels = parts.train.labels
+        names = tuple(sorted(set(chain.from_iterable(labels))))
+        several = any(len(one) != 1 for one in labels) if settings.data.several is None else settings.data.several
+        if len(names) < (1 if several else 2):
+            raise DataError(
+                f"texts must have at least 2 different labels, or there is nothing to learn, got {', '.join(f'`{n}`' for n in names) or 'none'}; "
+                "try other data, or another column (`data.label`)"
+            )
+        return LabelSet(names, several=several)
+
+    def make_model(self, settings: Any, held: Held, *, trust: bool) -> Classifier:
+        """An untrained classifier.
+
+        Args:
+            settings: of the run.
+            held: its vocabulary and labels.
+            trust: allow the settings to import a class of the user's own.
+
+        Returns:
+            The model.
+        """
+        assert held.labels is not None
+        return Classifier(settings.model, held.units.vocabulary, held.units.characters, len(held.labels.names), trust=trust)
+
+    def make_objective(self, settings: Any, model: Any, samples: Samples, held: Held) -> ClassificationObjective:
+        """What a classifier minimises.
+
+        Args:
+            settings: of the run.
+            model: to be trained.
+            samples: whose labels are counted for their weights.
+            held: vocabulary and labels.
+
+        Returns:
+            The objective.
+        """
+        weights = None
+        if settings.train.class_weights == "balanced" and held.labels is not None:
+            weights = balanced_weights(samples, held.labels)
+        return ClassificationObjective(model, weights=weights, label_smoothing=settings.train.label_smoothing)
+
+    def make_rows(self, settings: Any, samples: Samples, held: Held, *, train: bool) -> RowCorpus:
+        """Texts with the ids of their labels; see `TextTask.make_rows`.
+
+        Args:
+            settings: of the run.
+            samples: of one part.
+            held: its vocabulary and labels.
+            train: whether they are trained on.
+
+        Returns:
+            The rows.
+        """
+        labels = held.labels
+        assert labels is not None
+        units = held.units.encode(samples.texts)
+        if train:
+            units = units.cut(settings.data.longest)
+        ids = [labels.encode(one) for one in samples.labels]
+        known = np.array([i for i, one in enumerate(ids) if (one != UNSEEN).all()], dtype=np.int64)
+        wanted = self._wanted(ids, labels)
+
+        def collate(rows: np.ndarray, epoch: int) -> LabelledBatch:
+            return LabelledBatch(units.collate(rows), wanted[torch.from_numpy(rows)])
+
+        return RowCorpus(units, units.lengths, collate, known)
+
+    def _wanted(self, ids: list[np.ndarray], labels: LabelSet) -> torch.Tensor:
+        if not labels.several:
+            return torch.tensor([int(one[0]) for one in ids])
+        return torch.from_numpy(indicator([one[one != UNSEEN].tolist() for one in ids], len(labels.names))).float()
+
+    def score(self, objective: Any, samples: Samples, rows: RowCorpus, settings: Any, held: Held) -> Record:
+        """Accuracy and F1.
+
+        Args:
+            objective: in evaluation mode.
+            samples: with their labels.
+            rows: made of them.
+            settings: of the run.
+            held: its vocabulary and labels.
+
+        Returns:
+            Percentages; `criterion` is what they lack to 100.
+        """
+        labels = held.labels
+        assert labels is not None
+        logits = logits_of(objective.model, rows, settings.train.evaluation_tokens)
+        ids = [labels.encode(one) for one in samples.labels]
+        figures = _several(ids, logits, labels) if labels.several else _one(np.array([int(one[0]) for one in ids]), logits, labels)
+        best = figures["micro_f1"] if labels.several else figures["accuracy"]
+        return figures | ({"criterion": 100 - best} if settings.train.best == "score" else {})
+
+
+CLASSIFICATION = ClassificationTask()
+
+
+def _one(gold: np.ndarray, logits: torch.Tensor, labels: LabelSet) -> Record:
+    found = label_scores(gold, logits.argmax(-1).numpy(), len(labels.names))
+    return {
+        "accuracy": 100 * found.accuracy,
+        "macro_f1": 100 * found.macro.f1,
+        "micro_f1": 100 * found.accuracy,
+        "classes": _by_class(labels, found.classes),
+        "confusion": found.confusion.tolist(),
+    }
+
+
+def _several(ids: list[np.ndarray], logits: torch.Tensor, labels: LabelSet) -> Record:
+    gold = indicator([one[one != UNSEEN].tolist() for one in ids], len(labels.names))
+    found = multi_label_scores(gold, (logits.sigmoid() >= LIKELY).numpy())
+    return {
+        "accuracy": 100 * found.exact,
+        "macro_f1": 100 * found.macro.f1,
+        "micro_f1": 100 * found.micro.f1,
+        "classes": _by_class(labels, found.classes),
+    }
+
+
+def _by_class(labels: LabelSet, scores: Sequence[Any]) -> dict[str, Any]:
+    return {
+        name: [100 * score.precision, 100 * score.recall, 100 * score.f1, score.support]
+        for name, score in zip(labels.names, scores, strict=True)
+    }
+
+
+@torch.no_grad()
+def logits_of(model: Classifier, rows: RowCorpus, batch_tokens: int) -> torch.Tensor:
+    """The scores of all labels of texts.
+
+    Args:
+        model: in evaluation mode.
+        rows: the texts.
+        batch_tokens: units of a batch.
+
+    Returns:
+        float32 `[texts, labels]` on the CPU.
+    """
+    found = torch.zeros(len(rows.lengths), model.readout.out_features)
+    for batch in batches_of(rows, np.arange(len(rows.lengths)), batch_tokens):
+        found[torch.from_numpy(batch)] = model(rows.units.collate(batch).to(model.text.device)).float().cpu()
+    return found
+
+
+def balanced_weights(samples: Samples, labels: LabelSet) -> torch.Tensor:
+    """Weights by which all labels count alike together: `texts / (labels * count)`; of several labels a text, how many have it not for one that has.
+
+    Args:
+        samples: what is trained on.
+        labels: of the run.
+
+    Returns:
+        A weight a label.
+    """
+    counts = Counter(chain.from_iterable(samples.labels))
+    total = len(samples.labels)
+    if labels.several:
+        return torch.tensor([(total - counts[name]) / max(counts[name], 1) for name in labels.names])
+    return torch.tensor([total / (len(labels.names) * max(counts[name], 1)) for name in labels.names])
+
+
+class ClassificationRun(TextRun):
+    """A trained classifier with its vocabulary, its labels and its run folder."""
+
+    def classify(self, texts: Sequence[str]) -> list[Classified]:
+        """Label texts.
+
+        Args:
+            texts: whole.
+
+        Returns:
+            Their labels with the probabilities of all.
+        """
+        labels = self.held.labels
+        assert labels is not None
+        units = self.held.units.encode(list(texts))
+        rows = RowCorpus(units, units.lengths, lambda rows, epoch: None, np.arange(len(texts)))
+        logits = logits_of(self.model, rows, self.settings.train.evaluation_tokens)
+        probabilities = logits.sigmoid() if labels.several else logits.softmax(-1)
+        found = []
+        for row in probabilities.tolist():
+            ranked = dict(sorted(zip(labels.names, row, strict=True), key=lambda one: -one[1]))
+            kept = tuple(name for name, value in ranked.items() if value >= LIKELY) if labels.several else (next(iter(ranked)),)
+            found.append(Classified(kept, ranked))
+        return found
+
+    def stream(self, lines: Iterable[str], *, at_once: int = 512) -> Iterator[Classified]:
+        """Label as many texts as come.
+
+        Args:
+            lines: a text each.
+            at_once: lines that are read before the first is put out.
+
+        Yields:
+            The labels of each.
+        """
+        held: list[str] = []
+        for line in lines:
+            held.append(line)
+            if len(held) == at_once:
+                yield from self.classify(held)
+                held = []
+        yield from self.classify(held)
+
+    def evaluate(self, files: Sequence[Path | str] | Path | str | None = None, *, split: str = "valid") -> ClassificationScores:
+        """Score the classifier.
+
+        Args:
+            files: texts with labels, in the form it was trained on; a part of the run's own when `None`.
+            split: `valid` or `train`.
+
+        Returns:
+            Loss, accuracy, F1 and the confusion of labels.
+        """
+        return ClassificationScores(**self.scored(files, split))
+
+
+def form_of(settings: Any) -> TextForm:
+    """How files are written.
+
+    Args:
+        settings: `data` of the run.
+
+    Returns:
+        What the reader takes.
+    """
+    kept = ("format", "text", "label", "separator", "encoding", "phrases", "binary")
+    return TextForm(**{name: getattr(settings, name) for name in kept})
+
+
+def train_classification(
+    files: Sequence[Path | str] | Path | str,
+    *,
+    valid: Sequence[Path | str] | Path | str = (),
+    out: Path | str | None = None,
+    differences: Mapping[str, Any] | None = None,
+    init_from: Path | str | None = None,
+    display: Display | None = None,
+    trust: bool = False,
+) -> ClassificationRun:
+    """Train a classifier on texts with labels.
+
+    Args:
+        files: CSV, TSV, JSON lines, lines of a label and a text, or sentiment trees; plain or `.gz`.
+        valid: to validate on; a tenth of `files`, drawn at random, when empty.
+        out: the run folder; a new one below `runs/` when `None`.
+        differences: nested options that differ from the defaults, such as `{"data": {"label": "stars"}}`.
+        init_from: a run whose vocabulary and encoder this one begins from.
+        display: shows the training as it goes.
+        trust: allow the settings to import a class of your own.
+
+    Returns:
+        The run, with the best weights loaded.
+    """
+    path = CLASSIFICATION.train(files, valid=valid, out=out, differences=differences, init_from=init_from, display=display, trust=trust)
+    return load_classification(path, trust=trust)
+
+
+def resume_classification(
+    path: Path | str, *, changes: Mapping[str, Any] | None = None, display: Display | None = None, trust: bool = False
+) -> ClassificationRun:
+    """Go on with a training where its last checkpoint stands.
+
+    Args:
+        path: the run folder.
+        changes: nested options; only the end of the training, its surroundings, and what saves one that diverges may change.
+        display: shows the training as it goes.
+        trust: allow the settings to import a class of your own.
+
+    Returns:
+        The run, with the best weights loaded.
+    """
+    return load_classification(CLASSIFICATION.resume(path, changes=changes, display=display, trust=trust), trust=trust)
+
+
+def load_classification(path: Path | str, *, trust: bool = False) -> ClassificationRun:
+    """Open a run with its best weights.
+
+    Args:
+        path: the run folder.
+        trust: allow the run to import a class of its own.
+
+    Returns:
+        The run.
+    """
+    return ClassificationRun(CLASSIFICATION, RunFolder(Path(path)), trust=trust)

@@ -1,0 +1,258 @@
+"""The task of a masked language model: plain text in, an encoder out that taggers and classifiers can begin from (Devlin et al. 2019)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from unrolled.core.errors import DataError
+from unrolled.core.noise import Noise
+from unrolled.core.state import State
+from unrolled.data.masking import Masking
+from unrolled.data.text import open_text
+from unrolled.models.masked_language_model import MaskedLanguageModel
+from unrolled.tasks.labelling_settings import MaskedRunSettings
+from unrolled.tasks.row_windows import RowObjective, RowWindow
+from unrolled.tasks.run_folder import RunFolder
+from unrolled.tasks.text_task import Held, Parts, RowCorpus, Samples, TextRun, TextTask, batches_of
+from unrolled.tasks.training_log import Display
+from unrolled.train.loop import Loss, Record
+
+
+class MaskedScores(NamedTuple):
+    """How well a model guesses hidden units."""
+
+    sentences: int
+    symbols: int
+    """Units that were asked for."""
+    loss: float
+    """Nats per unit."""
+    perplexity: float
+    accuracy: float
+    """Share of the units that were guessed, in percent."""
+
+
+class MaskedObjective(RowObjective):
+    """Cross entropy of the units that are asked for."""
+
+    def __init__(self, model: MaskedLanguageModel, *, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.model, self.label_smoothing = model, label_smoothing
+
+    def scored(self, window: RowWindow) -> int:
+        """How many units are asked for.
+
+        Args:
+            window: a share of a batch.
+
+        Returns:
+            Their number.
+        """
+        return len(window.batch.wanted) if window.counts else 0
+
+    def forward(self, window: RowWindow, state: State, noise: Noise) -> Loss:
+        """Read texts with hidden units.
+
+        Args:
+            window: a share of a batch.
+            state: ignored.
+            noise: where dropout takes its masks from.
+
+        Returns:
+            The objective and the log-likelihood.
+        """
+        model, noise = self.model, Noise(noise.generator, window.first_row, window.total_rows)
+        units, asked, wanted = window.batch
+        device = model.text.device
+        logits = model(units.to(device), asked.to(device), noise).float()
+        wanted = wanted.to(device)
+        nats = cross_entropy(logits, wanted, reduction="sum")
+        smoothing = self.label_smoothing if self.training else 0.0
+        summed = nats if smoothing == 0 else cross_entropy(logits, wanted, reduction="sum", label_smoothing=smoothing)
+        return Loss(summed / max(len(wanted), 1), nats.detach() * window.counts, None)
+
+
+class MaskedTask(TextTask):
+    """How a masked language model is trained."""
+
+    name = "masked-lm"
+    settings = MaskedRunSettings
+
+    def read(self, settings: Any, files: Sequence[Path], *, train: bool) -> tuple[Samples, tuple[str, ...]]:
+        """A text a line; see `TextTask.read`.
+
+        Args:
+            settings: not needed.
+            files: of one part.
+            train: not needed.
+
+        Returns:
+            The lines that hold words.
+
+        Raises:
+            DataError: there is none.
+        """
+        texts = [line.strip() for path in files for line in "".join(open_text(path)).split("\n") if line.strip()]
+        if not texts:
+            raise DataError(f"`{files[0]}` must hold text, got blank lines only; try another file")
+        return Samples(texts, [None] * len(texts)), ()
+
+    def learn_labels(self, settings: Any, parts: Parts) -> None:
+        """There are none.
+
+        Args:
+            settings: not needed.
+            parts: not needed.
+        """
+
+    def make_model(self, settings: Any, held: Held, *, trust: bool) -> MaskedLanguageModel:
+        """An untrained model.
+
+        Args:
+            settings: of the run.
+            held: its vocabulary.
+            trust: allow the settings to import a class of the user's own.
+
+        Returns:
+            The model.
+        """
+        return MaskedLanguageModel(settings.model, held.units.vocabulary, held.units.characters, trust=trust)
+
+    def make_objective(self, settings: Any, model: Any, samples: Samples, held: Held) -> MaskedObjective:
+        """What the model minimises.
+
+        Args:
+            settings: of the run.
+            model: to be trained.
+            samples: not needed.
+            held: not needed.
+
+        Returns:
+            The objective.
+        """
+        return MaskedObjective(model, label_smoothing=settings.train.label_smoothing)
+
+    def make_rows(self, settings: Any, samples: Samples, held: Held, *, train: bool) -> RowCorpus:
+        """Texts with hidden units: others in every epoch of training, always the same in evaluation.
+
+        Args:
+            settings: of the run.
+            samples: of one part.
+            held: its vocabulary.
+            train: whether they are trained on.
+
+        Returns:
+            The rows.
+        """
+        units = held.units.encode(samples.texts)
+        if train:
+            units = units.cut(settings.data.longest)
+        masking = Masking(units, held.units, settings.data.masked, settings.train.seed)
+        return RowCorpus(units, units.lengths, masking.collate, np.flatnonzero(units.lengths))
+
+    def score(self, objective: Any, samples: Samples, rows: RowCorpus, settings: Any, held: Held) -> Record:
+        """The share of units that are guessed.
+
+        Args:
+            objective: in evaluation mode.
+            samples: not needed.
+            rows: the texts.
+            settings: of the run.
+            held: not needed.
+
+        Returns:
+            Percentages.
+        """
+        right = total = 0
+        device = objective.model.text.device
+        for batch in batches_of(rows, rows.known, settings.train.evaluation_tokens):
+            units, asked, wanted = rows.collate(batch, 0)
+            found = objective.model(units.to(device), asked.to(device)).argmax(-1).cpu()
+            right, total = right + int((found == wanted).sum()), total + len(wanted)
+        accuracy = 100 * right / max(total, 1)
+        return {"accuracy": accuracy} | ({"criterion": 100 - accuracy} if settings.train.best == "score" else {})
+
+
+MASKED = MaskedTask()
+
+
+class MaskedRun(TextRun):
+    """A trained masked language model with its vocabulary and its run folder."""
+
+    @torch.no_grad()
+    def evaluate(self, files: Sequence[Path | str] | Path | str | None = None, *, split: str = "valid") -> MaskedScores:
+        """Hide units of texts and see which of them are guessed.
+
+        Args:
+            files: plain text; a part of the run's own when `None`.
+            split: `valid` or `train`.
+
+        Returns:
+            Loss, perplexity and accuracy.
+        """
+        record = self.scored(files, split)
+        return MaskedScores(perplexity=math.exp(min(record["loss"], 700.0)), **record)
+
+
+def train_masked_language_model(
+    files: Sequence[Path | str] | Path | str,
+    *,
+    valid: Sequence[Path | str] | Path | str = (),
+    out: Path | str | None = None,
+    differences: Mapping[str, Any] | None = None,
+    init_from: Path | str | None = None,
+    display: Display | None = None,
+    trust: bool = False,
+) -> MaskedRun:
+    """Train a masked language model on plain text.
+
+    Args:
+        files: text files, a text a line; plain or `.gz`.
+        valid: to validate on; a tenth of the lines, drawn at random, when empty.
+        out: the run folder; a new one below `runs/` when `None`.
+        differences: nested options that differ from the defaults.
+        init_from: a run whose vocabulary and encoder this one begins from.
+        display: shows the training as it goes.
+        trust: allow the settings to import a class of your own.
+
+    Returns:
+        The run, with the best weights loaded.
+    """
+    path = MASKED.train(files, valid=valid, out=out, differences=differences, init_from=init_from, display=display, trust=trust)
+    return load_masked_language_model(path, trust=trust)
+
+
+def resume_masked_language_model(
+    path: Path | str, *, changes: Mapping[str, Any] | None = None, display: Display | None = None, trust: bool = False
+) -> MaskedRun:
+    """Go on with a training where its last checkpoint stands.
+
+    Args:
+        path: the run folder.
+        changes: nested options; only the end of the training, its surroundings, and what saves one that diverges may change.
+        display: shows the training as it goes.
+        trust: allow the settings to import a class of your own.
+
+    Returns:
+        The run, with the best weights loaded.
+    """
+    return load_masked_language_model(MASKED.resume(path, changes=changes, display=display, trust=trust), trust=trust)
+
+
+def load_masked_language_model(path: Path | str, *, trust: bool = False) -> MaskedRun:
+    """Open a run with its best weights.
+
+    Args:
+        path: the run folder.
+        trust: allow the run to import a class of its own.
+
+    Returns:
+        The run.
+    """
+    return MaskedRun(MASKED, RunFolder(Path(path)), trust=trust)
