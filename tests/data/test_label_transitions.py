@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_what_is_allowed_is_what_some_spans_are_written_as(scheme: str) -> None:
     for length in range(1, 5):
         can_be = {written(spans, length, scheme) for spans in every_spans(0, length)}
         for path in product(range(len(labels)), repeat=length):
-            pairs = zip(path, path[1:], strict=False)
+            pairs = pairwise(path)
             fits = allowed.first[path[0]] and allowed.last[path[-1]] and all(allowed.transitions[i, j] for i, j in pairs)
             assert bool(fits) == (tuple(labels[i] for i in path) in can_be), [labels[i] for i in path]
 

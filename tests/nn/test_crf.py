@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def every_path(crf: CRF, emissions: Tensor, **allowed: Tensor) -> dict[tuple[int
     first, last, follows = (allowed[f"allowed_{k}"].tolist() if f"allowed_{k}" in allowed else v for k, v in every.items())
     found = {}
     for path in product(range(crf.labels), repeat=len(steps)):
-        pairs = list(zip(path, path[1:], strict=False))
+        pairs = list(pairwise(path))
         if not path:
             found[path] = 0.0
         elif first[path[0]] and last[path[-1]] and all(follows[i][j] for i, j in pairs):

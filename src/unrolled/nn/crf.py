@@ -11,6 +11,7 @@ Sums and maxima are taken in double precision, whatever the emissions come in.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -166,7 +167,7 @@ class CRF(nn.Module):
         rows = self._rows(emissions)
         with torch.autocast(emissions.data.device.type, enabled=False):
             found = unary_marginals(emissions.data, rows, self._scores(emissions.data), self.mixing)
-            return rows.put(found.to(_result_type(emissions.data)), *emissions.data.shape[:2])
+            return rows.put(found.to(_result_type(emissions.data)), emissions.data)
 
     @torch.no_grad()
     def decode(self, emissions: Padded) -> BestPaths:
@@ -183,7 +184,7 @@ class CRF(nn.Module):
             return BestPaths(data.new_full(data.shape[:2], IGNORED, dtype=torch.long), data.new_zeros(len(data), dtype=_result_type(data)))
         scores = self._scores(data)
         labels, best = best_paths(rows.take(data).to(scores.start.dtype), rows, scores)
-        return BestPaths(rows.put(labels, *data.shape[:2], IGNORED), self._by_batch(best, rows, emissions))
+        return BestPaths(rows.put(labels, data, IGNORED), self._by_batch(best, rows, emissions))
 
     @torch.no_grad()
     def n_best(self, emissions: Padded, n: int) -> NBestPaths:
@@ -213,7 +214,7 @@ class CRF(nn.Module):
             there = best > FORBIDDEN / 2
             total = log_partition(data, rows, scores, self.mixing).unsqueeze(1)
             logs[rows.order] = (best - total).clamp(max=0).masked_fill(~there, -torch.inf).to(logs.dtype)
-            paths = rows.put(labels.masked_fill(~there[rows.owner], IGNORED), batch, time, IGNORED)
+            paths = rows.put(labels.masked_fill(~there[rows.owner], IGNORED), data, IGNORED)
         return NBestPaths(paths.transpose(1, 2), logs, logs.isfinite().sum(1))
 
     def _scores(self, data: Tensor) -> Scores:
@@ -268,8 +269,8 @@ class CRF(nn.Module):
     def _fault(self, labels: Tensor, rows: Rows, row: int) -> str:
         """Where a path does what is forbidden, in words."""
         path = labels[row, : int(rows.lengths[rows.order == row])].tolist()
-        transitions, first, last = self._allowed()
-        for step, (before, after) in enumerate(zip(path, path[1:], strict=False)):
+        transitions, first, _ = self._allowed()
+        for step, (before, after) in enumerate(pairwise(path)):
             if not transitions[before, after]:
                 return f"label {after} after label {before} at step {step + 1} of row {row}"
         if not first[path[0]]:

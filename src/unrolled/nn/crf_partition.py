@@ -72,9 +72,9 @@ def log_partition_loop(steps: Steps, rows: Rows, scores: Scores) -> PerSequence:
     Returns:
         One number for each sequence that has a step, in the order of `rows.order`.
     """
-    forward, *later = (scores.start + steps[: rows.sizes[0]], *steps.split(rows.sizes)[1:])
+    forward = scores.start + steps[: rows.sizes[0]]
     ended = []
-    for step in later:
+    for step in steps.split(rows.sizes)[1:]:
         ended.append(forward[len(step) :])
         forward = (forward[: len(step)].unsqueeze(2) + scores.transitions).logsumexp(1) + step
     return (torch.cat([forward, *reversed(ended)]) + scores.end).logsumexp(1)
@@ -127,8 +127,8 @@ def potentials(steps: Steps, rows: Rows, scores: Scores, mixing: int | None) -> 
         return None
     taken = highest.new_zeros(rows.sizes[0]).index_add_(0, rows.owner, highest.squeeze(1))
     log_scale = taken + (rows.lengths - 1).to(steps.dtype) * transition_top + (start_top + end_top)
-    scaled = [(score - top).exp_() for score, top in zip(scores, (transition_top, start_top, end_top), strict=True)]
-    return Potentials((steps - highest).exp_(), *scaled, log_scale, stride)
+    transitions, start, end = ((score - top).exp_() for score, top in zip(scores, (transition_top, start_top, end_top), strict=True))
+    return Potentials((steps - highest).exp_(), transitions, start, end, log_scale, stride)
 
 
 def recursion(steps: Steps, begin: Tensor, matrices: list[Tensor], rows: Rows, stride: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -233,7 +233,7 @@ class _LogPartition(torch.autograd.Function):
         by_emission = unary * weights
         pairs = forward.index_select(0, rows.before).t() @ (backward[sequences:] * weights[sequences:])
         by_start, by_end = by_emission[:sequences].sum(0), by_emission[rows.last].sum(0)
-        by_emission = rows.put(by_emission.to(emissions.dtype), *emissions.shape[:2])
+        by_emission = rows.put(by_emission.to(emissions.dtype), emissions)
         return by_emission, pairs.mul_(matrix), by_start, by_end, None, None
 
 

@@ -12,6 +12,35 @@ from unrolled.nn.crf_rows import Rows
 CACHED = 1 << 17
 """How many sums of pairs the best path looks at once: so many stay in the cache."""
 
+ROUNDING = 1e-6
+"""By what share of a bound it is missed, so that rounding excludes nothing."""
+
+
+def best_scores(steps: Steps, rows: Rows, transitions: Float[Tensor, "labels labels"], begin: Float[Tensor, " labels"]) -> Steps:
+    """The score of the best way that leads to each label at each step, that step included.
+
+    Args:
+        steps: emissions.
+        rows: the layout.
+        transitions: their scores.
+        begin: scores of the first label.
+
+    Returns:
+        One number for each label of each step.
+    """
+    labels = steps.shape[1]
+    at_once = max(1, CACHED // labels**2)
+    room = steps.new_empty(min(at_once, rows.sizes[0]), labels, labels)
+    best = torch.empty_like(steps)
+    tables = best.split(rows.sizes)
+    torch.add(begin, steps[: rows.sizes[0]], out=tables[0])
+    for t, step in enumerate(steps.split(rows.sizes)[1:], 1):
+        for before, after in zip(tables[t - 1][: len(step)].split(at_once), tables[t].split(at_once), strict=True):
+            pairs = torch.add(before.unsqueeze(2), transitions, out=room[: len(before)])
+            torch.amax(pairs, 1, out=after)
+        tables[t].add_(step)
+    return best
+
 
 def best_paths(steps: Steps, rows: Rows, scores: Scores) -> tuple[Int[Tensor, " rows"], PerSequence]:
     """The Viterbi algorithm without back-pointers: on the way back the maximum is found again, for the one label that is on the path.
@@ -24,25 +53,42 @@ def best_paths(steps: Steps, rows: Rows, scores: Scores) -> tuple[Int[Tensor, " 
     Returns:
         The labels of the best paths in the order of the rows, and the score of each sequence's path in the order of `rows.order`.
     """
-    labels = steps.shape[1]
-    at_once = max(1, CACHED // labels**2)
-    room = steps.new_empty(min(at_once, rows.sizes[0]), labels, labels)
-    best = torch.empty_like(steps)
-    tables = best.split(rows.sizes)
-    torch.add(scores.start, steps[: rows.sizes[0]], out=tables[0])
-    for t, step in enumerate(steps.split(rows.sizes)[1:], 1):
-        for before, after in zip(tables[t - 1][: len(step)].split(at_once), tables[t].split(at_once), strict=True):
-            pairs = torch.add(before.unsqueeze(2), scores.transitions, out=room[: len(before)])
-            torch.amax(pairs, 1, out=after)
-        tables[t].add_(step)
+    best = best_scores(steps, rows, scores.transitions, scores.start)
     into = scores.transitions.t().contiguous()
     found: list[Tensor] = []
-    for table in reversed(tables):
+    for table in reversed(best.split(rows.sizes)):
         # Sequences that end here come after those that go on.
         onward = into.index_select(0, found[-1]) if found else into[:0]
-        onward = torch.cat([onward, scores.end.expand(len(table) - len(onward), labels)])
+        onward = torch.cat([onward, scores.end.expand(len(table) - len(onward), -1)])
         found.append((table + onward).argmax(1))
     return torch.cat(found[::-1]), (best[rows.last] + scores.end).amax(1)
+
+
+def candidates(steps: Steps, rows: Rows, scores: Scores, n: int) -> Int[Tensor, "rows kept"]:
+    """All labels that are on one of the n best paths, and few others.
+
+    The best path through a label is known from both sides. Different labels of one step have different paths, so the n-th best path
+    is at least as good as the n-th best label of any step; what is worse than the best such bound is on none of them.
+
+    Args:
+        steps: emissions.
+        rows: the layout.
+        scores: of transitions.
+        n: how many paths.
+
+    Returns:
+        Labels of each step, as many as the step that needs the most.
+    """
+    onward = best_scores(steps, rows, scores.transitions, scores.start)
+    back = best_scores(steps.index_select(0, rows.mirror), rows, scores.transitions.t().contiguous(), scores.end)
+    through = onward + back.index_select(0, rows.mirror) - steps
+    bound = through.new_full((rows.sizes[0],), FORBIDDEN / 2)
+    if n <= steps.shape[1]:
+        bound = bound.scatter_reduce(0, rows.owner, through.topk(n, dim=1).values[:, -1], "amax")
+    # Both sides are rounded on their own.
+    bound = bound - ROUNDING * bound.abs()
+    kept = int((through >= bound[rows.owner].unsqueeze(1)).sum(1).amax())
+    return through.topk(max(kept, 1), dim=1).indices
 
 
 def n_best_paths(steps: Steps, rows: Rows, scores: Scores, n: int) -> tuple[Int[Tensor, "rows n"], Float[Tensor, "sequences n"]]:
@@ -60,21 +106,22 @@ def n_best_paths(steps: Steps, rows: Rows, scores: Scores, n: int) -> tuple[Int[
     if n == 1:
         path, score = best_paths(steps, rows, scores)
         return path.unsqueeze(1), score.unsqueeze(1)
-    labels = steps.shape[1]
-    # What is not there: a label has one way that leads to it at the beginning.
-    absent = steps.new_full((1, 1, n - 1), FORBIDDEN)
-    first = scores.start + steps[: rows.sizes[0]]
-    ways = torch.cat([first.unsqueeze(2), absent.expand(*first.shape, n - 1)], 2)
-    into = scores.transitions.t().repeat_interleave(n, 1)
+    kept = candidates(steps, rows, scores, n)
+    steps, labels = steps.gather(1, kept), kept.split(rows.sizes)
+    # At the beginning one way leads to a label, the others are not there.
+    ways = (scores.start[labels[0]] + steps[: rows.sizes[0]]).unsqueeze(2)
+    ways = torch.nn.functional.pad(ways, (0, n - 1), value=FORBIDDEN)
     pointers, ended = [], []
-    for step in steps.split(rows.sizes)[1:]:
+    for t, step in enumerate(steps.split(rows.sizes)[1:], 1):
         ended.append(ways[len(step) :])
-        ways, pointer = (ways[: len(step)].flatten(1).unsqueeze(1) + into).topk(n, dim=2)
+        into = scores.transitions[labels[t - 1][: len(step)].unsqueeze(1), labels[t].unsqueeze(2)]
+        onward = ways[: len(step)].unsqueeze(1) + into.unsqueeze(3)
+        ways, pointer = onward.flatten(2).topk(n, dim=2)
         ways = ways + step.unsqueeze(2)
         pointers.append(pointer.flatten(1))
-    last = torch.cat([ways, *reversed(ended)]) + scores.end.unsqueeze(1)
+    last = torch.cat([ways, *reversed(ended)]) + scores.end[kept[rows.last]].unsqueeze(2)
     best, state = last.flatten(1).topk(n, dim=1)
     found = [state[: rows.sizes[-1]]]
     for size, pointer in zip(rows.sizes[-2::-1], reversed(pointers), strict=True):
         found.append(torch.cat([pointer.gather(1, found[-1]), state[len(pointer) : size]]))
-    return torch.cat(found[::-1]) // n, best
+    return kept.gather(1, torch.cat(found[::-1]) // n), best

@@ -57,7 +57,7 @@ class Rows(NamedTuple):
         last = begins[by_length - 1] + torch.arange(sequences, device=lengths.device)
         return cls(sizes.tolist(), order, by_length, column, place, mirror, before, last)
 
-    def take(self, data: Shaped[Tensor, "batch time *rest"]) -> Shaped[Tensor, "rows *rest"]:
+    def take(self, data: Shaped[Tensor, "batch time ..."]) -> Shaped[Tensor, "rows ..."]:
         """The steps of a padded batch.
 
         Args:
@@ -68,18 +68,18 @@ class Rows(NamedTuple):
         """
         return data.flatten(0, 1).index_select(0, self.place)
 
-    def put(self, steps: Shaped[Tensor, "rows *rest"], batch: int, time: int, rest: float = 0) -> Shaped[Tensor, "batch time *rest"]:
+    def put(self, steps: Shaped[Tensor, "rows ..."], like: Tensor, rest: float = 0) -> Shaped[Tensor, "batch time ..."]:
         """The inverse of `take`.
 
         Args:
             steps: in the order of the rows.
-            batch: rows of the padded batch.
-            time: columns of the padded batch.
+            like: a padded batch, which gives the size.
             rest: what stands past the lengths.
 
         Returns:
             The padded batch.
         """
+        batch, time = like.shape[:2]
         padded = steps.new_full((batch * time, *steps.shape[1:]), rest)
         padded[self.place] = steps
         return padded.unflatten(0, (batch, time))
