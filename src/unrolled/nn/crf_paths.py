@@ -34,11 +34,12 @@ def best_scores(steps: Steps, rows: Rows, transitions: Float[Tensor, "labels lab
     best = torch.empty_like(steps)
     tables = best.split(rows.sizes)
     torch.add(begin, steps[: rows.sizes[0]], out=tables[0])
-    for t, step in enumerate(steps.split(rows.sizes)[1:], 1):
-        for before, after in zip(tables[t - 1][: len(step)].split(at_once), tables[t].split(at_once), strict=True):
-            pairs = torch.add(before.unsqueeze(2), transitions, out=room[: len(before)])
-            torch.amax(pairs, 1, out=after)
-        tables[t].add_(step)
+    for before, after, step in zip(tables, tables[1:], steps.split(rows.sizes)[1:], strict=False):
+        for first in range(0, len(step), at_once):
+            some = slice(first, min(first + at_once, len(step)))
+            pairs = torch.add(before[some].unsqueeze(2), transitions, out=room[: some.stop - first])
+            torch.amax(pairs, 1, out=after[some])
+        after.add_(step)
     return best
 
 
@@ -59,8 +60,9 @@ def best_paths(steps: Steps, rows: Rows, scores: Scores) -> tuple[Int[Tensor, " 
     for table in reversed(best.split(rows.sizes)):
         # Sequences that end here come after those that go on.
         onward = into.index_select(0, found[-1]) if found else into[:0]
-        onward = torch.cat([onward, scores.end.expand(len(table) - len(onward), -1)])
-        found.append((table + onward).argmax(1))
+        if len(onward) < len(table):
+            onward = torch.cat([onward, scores.end.expand(len(table) - len(onward), -1)])
+        found.append(onward.add_(table).argmax(1))
     return torch.cat(found[::-1]), (best[rows.last] + scores.end).amax(1)
 
 
