@@ -1,4 +1,4 @@
-"""Cells, the time loop over them, attention, the Transformer, dropout, and losses: what sequence models are built from."""
+"""Cells, the time loop over them, attention, the Transformer, the CRF, dropout, and losses: what sequence models are built from."""
 
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded, pad
@@ -30,6 +30,7 @@ from unrolled.nn.cells import (
     ResetAfterGRU,
     Zoneout,
 )
+from unrolled.nn.crf import CRF, BestPaths, NBestPaths
 from unrolled.nn.dropout import LockedDropout, WeightDrop, WordEmbedding
 from unrolled.nn.positions import POSITIONS, LearnedPositions, Positions, SinusoidalPositions
 from unrolled.nn.recurrence import Bidirectional, Layer, Recurrence, Stacked
@@ -40,12 +41,14 @@ from unrolled.nn.transformer_state import TransformerState
 __all__ = [
     "ATTENTIONS",
     "CELLS",
+    "CRF",
     "GRU",
     "LSTM",
     "POSITIONS",
     "AdditiveAttention",
     "Attended",
     "Attention",
+    "BestPaths",
     "Bidirectional",
     "BilinearAttention",
     "Cell",
@@ -65,6 +68,7 @@ __all__ = [
     "Memory",
     "MinimalGatedUnit",
     "MultiHeadAttention",
+    "NBestPaths",
     "Noise",
     "Noisy",
     "Padded",
