@@ -48,8 +48,8 @@ def mean_of(scores: Iterable[Score]) -> Score:
         Their mean, zeros where there is none; the supports are added.
     """
     scores = list(scores)
-    means = (_share(sum(score[i] for score in scores), len(scores)) for i in range(3))
-    return Score(*means, sum(score.support for score in scores))
+    precision, recall, f1 = (_share(sum(score[i] for score in scores), len(scores)) for i in range(3))
+    return Score(precision, recall, f1, sum(score.support for score in scores))
 
 
 class LabelScores(NamedTuple):

@@ -284,18 +284,18 @@ def _json_labels(value: object, line: int, wanted: _Wanted) -> tuple[str, ...]:
     values = [json_label(one) for one in (value if isinstance(value, list) else [value])]
     labels = tuple(dict.fromkeys(label for label in values if label is not None))
     if None in values:
-        found = f"got {'no text' if value is not None else 'none'} under `{wanted.form.label}` in {wanted.place(line)}"
+        found = f"got {'none' if value is None else 'another value'} under `{wanted.form.label}` in {wanted.place(line)}"
         raise DataError(f"a label must be a text or a whole number, or a list of those, {found}; try mending that line")
     return labels if isinstance(value, list) else _labels(labels[0], line, wanted)
 
 
 def _plain(lines: Iterable[str], wanted: _Wanted) -> Iterator[_Text]:
     for number, line in enumerate(lines, 1):
-        label, *text = line.split(maxsplit=1)
-        if not line.strip() or not text:
-            found = "an empty line" if not line.strip() else f"only `{line.strip()}`"
+        parts = line.split(maxsplit=1)
+        if len(parts) < 2:
+            found = f"only `{parts[0]}`" if parts else "an empty line"
             raise DataError(f"every line must hold a label and a text, got {found} in {wanted.place(number)}; try mending that line")
-        yield _Text(number, None, text[0].rstrip(), _labels(label, number, wanted) if wanted.labelled else None)
+        yield _Text(number, None, parts[1].rstrip(), _labels(parts[0], number, wanted) if wanted.labelled else None)
 
 
 def _text_lines(lines: Iterable[str], wanted: _Wanted) -> Iterator[_Text]:

@@ -270,7 +270,7 @@ def _conllu(lines: Iterable[str], wanted: _Wanted) -> Iterator[_Sentence]:
     column, key = _conllu_label(wanted)
     known: set[str] = set()
     for block in _blocks(lines):
-        names = [found[1].strip() for _, line in block if (found := SENTENCE_ID.match(line))]
+        names = [match[1].strip() for _, line in block if (match := SENTENCE_ID.match(line))]
         rows = list(_words(block, wanted))
         if not rows:
             continue

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from unrolled.core.errors import DataError
 
-PIECE = re.compile(r"[()]|[^() \t]+")
-"""A bracket, a label or a word; other white space, such as a no-break space, belongs to a word."""
+PIECE = re.compile(r"\([ \t]*([0-4])(?=[ \t(])|(\))|([^() \t]+)|\(")
+"""A bracket with a label, a closing bracket, or a word; other white space than blanks and tabs, such as a no-break space, belongs to a word."""
 ESCAPED = MappingProxyType({"-LRB-": "(", "-RRB-": ")"})
 BINARY: Mapping[str, str | None] = MappingProxyType({"0": "negative", "1": "negative", "2": None, "3": "positive", "4": "positive"})
 """What the five labels become where only two are wanted; `None` is left out."""
@@ -41,30 +41,22 @@ def tree_phrases(line: str, place: str) -> list[Phrase]:
     words: list[str] = []
     phrases: list[tuple[str, int, int]] = []  # label, first word, word after the last
     opened: list[int] = []  # the phrases whose end is not reached
-    pieces = PIECE.findall(line)
-    for before, piece in zip(["", *pieces], pieces, strict=False):
-        if phrases and not opened:
-            raise _no_tree("something after the last bracket", place)
-        if piece == "(":
+    for piece in PIECE.finditer(line):
+        label, close, word = piece.groups()
+        if not opened and (phrases or label is None):
+            raise _no_tree(f"`{piece[0]}` outside of the brackets", place)
+        if label is not None:
             opened.append(len(phrases))
-            phrases.append(("", len(words), len(words)))
-        elif not opened:
-            raise _no_tree(f"`{piece}` before the first bracket", place)
-        elif piece == ")":
+            phrases.append((label, len(words), len(words)))
+        elif word is not None:
+            words.append(ESCAPED.get(word, word).replace("\\/", "/").replace("\\*", "*"))
+        elif close is not None and phrases[opened[-1]][1] < len(words):
             label, first, _ = phrases[opened[-1]]
-            if first == len(words):
-                raise _no_tree("a phrase without words", place)
             phrases[opened.pop()] = (label, first, len(words))
-        elif before == "(":
-            if piece not in BINARY:
-                raise _no_tree(f"the label `{piece}`", place)
-            phrases[opened[-1]] = (piece, len(words), len(words))
         else:
-            words.append(ESCAPED.get(piece, piece).replace("\\/", "/").replace("\\*", "*"))
+            raise _no_tree("a phrase without words" if close else "a bracket without a label", place)
     if opened or not phrases:
-        raise _no_tree(f"{len(opened)} brackets that are not closed" if opened else "an empty line", place)
-    if any(not label for label, _, _ in phrases):
-        raise _no_tree("a phrase without a label", place)
+        raise _no_tree(f"{len(opened)} brackets that are not closed" if opened else "no bracket", place)
     return [Phrase(" ".join(words[first:stop]), label) for label, first, stop in phrases]
 
 
