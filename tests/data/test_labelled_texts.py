@@ -125,7 +125,7 @@ def test_several_labels(tmp_path: Path) -> None:
         ("a.trees", "(2 a))", "got `)` outside of the brackets"),
         ("a.trees", "word", "got `word` outside of the brackets"),
         ("a.trees", "(2 )", "got a phrase without words"),
-        ("a.trees", "((2 a))", "got `(` outside of the brackets"),
+        ("a.trees", "((2 a))", "got a bracket without a label"),
         ("a.trees", "(2 ((3 a)))", "got a bracket without a label"),
         ("a.foo", "x", "must end in `.csv`, `.tsv`, `.jsonl`, `.txt` or `.trees` (or that and `.gz`); try naming its `format`"),
     ],

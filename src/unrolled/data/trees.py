@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from unrolled.core.errors import DataError
 
-PIECE = re.compile(r"\([ \t]*([0-4])(?=[ \t(])|(\))|([^() \t]+)|\(")
+PIECE = re.compile(r"\([ \t]*([0-4])(?=[ \t(])|\)|([^() \t]+)|\(")
 """A bracket with a label, a closing bracket, or a word; other white space than blanks and tabs, such as a no-break space, belongs to a word."""
 ESCAPED = MappingProxyType({"-LRB-": "(", "-RRB-": ")"})
 BINARY: Mapping[str, str | None] = MappingProxyType({"0": "negative", "1": "negative", "2": None, "3": "positive", "4": "positive"})
@@ -42,7 +42,9 @@ def tree_phrases(line: str, place: str) -> list[Phrase]:
     phrases: list[tuple[str, int, int]] = []  # label, first word, word after the last
     opened: list[int] = []  # the phrases whose end is not reached
     for piece in PIECE.finditer(line):
-        label, close, word = piece.groups()
+        label, word = piece.groups()
+        if piece[0] == "(":
+            raise _no_tree("a bracket without a label", place)
         if not opened and (phrases or label is None):
             raise _no_tree(f"`{piece[0]}` outside of the brackets", place)
         if label is not None:
@@ -50,11 +52,11 @@ def tree_phrases(line: str, place: str) -> list[Phrase]:
             phrases.append((label, len(words), len(words)))
         elif word is not None:
             words.append(ESCAPED.get(word, word).replace("\\/", "/").replace("\\*", "*"))
-        elif close is not None and phrases[opened[-1]][1] < len(words):
-            label, first, _ = phrases[opened[-1]]
-            phrases[opened.pop()] = (label, first, len(words))
         else:
-            raise _no_tree("a phrase without words" if close else "a bracket without a label", place)
+            label, first, _ = phrases[opened[-1]]
+            if first == len(words):
+                raise _no_tree("a phrase without words", place)
+            phrases[opened.pop()] = (label, first, len(words))
     if opened or not phrases:
         raise _no_tree(f"{len(opened)} brackets that are not closed" if opened else "no bracket", place)
     return [Phrase(" ".join(words[first:stop]), label) for label, first, stop in phrases]
