@@ -175,6 +175,22 @@ def test_a_few_odd_labels_are_named() -> None:
     assert "in the scheme bio, but `BPER`, `b-a` cannot be" in said or "in the scheme iob1, but `BPER`, `b-a` cannot be" in said
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_repaired_labels_are_those_that_the_allowed_transitions_allow(scheme: Scheme) -> None:
+    allowed_transitions = pytest.importorskip("unrolled.data.label_transitions").allowed_transitions
+    names = ["O", *(f"{letter}-{kind}" for letter in ALPHABET[scheme] for kind in "ab")]
+    allowed = allowed_transitions(names, scheme.value)
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.lists(st.integers(0, len(names) - 1), min_size=1, max_size=8))
+    def check(path: list[int]) -> None:
+        pairs = [bool(allowed.transitions[one, other]) for one, other in pairwise(path)]
+        legal = bool(allowed.first[path[0]]) and bool(allowed.last[path[-1]]) and all(pairs)
+        assert (repaired([[names[i] for i in path]], scheme).changed == 0) == legal
+
+    check()
+
+
 def test_repair_says_how_many_and_where() -> None:
     broken = [["O", "B-a", "I-a"], ["I-a", "I-a", "O", "B-a", "I-b"]]
     assert repaired(broken, Scheme.BIO) == ([["O", "B-a", "I-a"], ["B-a", "I-a", "O", "B-a", "B-b"]], 2, (1, 0, "I-a", "B-a"))

@@ -23,6 +23,14 @@ def test_scores_by_hand() -> None:
     assert scores.macro == pytest.approx((1 / 3, 7 / 18, 15 / 42, 6))  # over the three classes that occur
 
 
+def test_a_class_that_was_unseen_in_training_is_always_missed() -> None:
+    scores = label_scores(np.array([0, -1, -1]), np.array([0, 0, 1]), 2)
+    assert (scores.accuracy, scores.unseen) == (pytest.approx(1 / 3), 2)
+    assert scores.classes == (pytest.approx((0.5, 1, 2 / 3, 1)), (0, 0, 0, 0))
+    assert scores.confusion.tolist() == [[1, 0], [0, 0]]
+    assert scores.macro == pytest.approx((1 / 6, 1 / 3, 2 / 9, 3))
+
+
 def test_nothing_to_score_is_refused_and_empty_means_are_zero() -> None:
     with pytest.raises(DataError, match="at least one label"):
         label_scores(np.array([], dtype=np.int64), np.array([], dtype=np.int64), 2)
@@ -43,7 +51,7 @@ def test_several_labels_by_hand() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(*[st.integers(0, 4)] * 2), min_size=1, max_size=30))
+@given(st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 4)), min_size=1, max_size=30))
 def test_one_label_each_as_scikit_learn_scores_it(pairs: list[tuple[int, int]]) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     gold, predicted = (np.array(column) for column in zip(*pairs, strict=True))

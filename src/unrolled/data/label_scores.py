@@ -61,30 +61,36 @@ class LabelScores(NamedTuple):
     classes: tuple[Score, ...]
     """One a class, also those that do not occur."""
     confusion: Int[np.ndarray, "classes classes"]
-    """Counts: a row for the right class, a column for the predicted one."""
+    """Counts: a row for the right class, a column for the predicted one; without the unseen."""
+    unseen: int
+    """How many are of a class that the model cannot predict."""
 
 
 def label_scores(gold: Integer[np.ndarray, " n"], predicted: Integer[np.ndarray, " n"], classes: int) -> LabelScores:
     """Score one label each; the micro average of precision, recall and F1 is then the accuracy.
 
     Args:
-        gold: the right classes, each from 0 to below `classes`.
-        predicted: the predicted classes, likewise.
-        classes: how many there are; a class that the model cannot predict (unseen in training) is one as well.
+        gold: the right classes; -1 for one that the model cannot predict, as it was unseen in training.
+        predicted: the predicted classes, each from 0 to below `classes`.
+        classes: how many the model knows.
 
     Returns:
-        The scores.
+        The scores. What is unseen is always missed: it counts in the accuracy, against the precision of what was predicted for it, and as
+        one more class without a hit in the mean.
 
     Raises:
         DataError: there is nothing to score.
     """
     if not len(gold):
         raise DataError("scores must be made from at least one label, got none; try another file")
-    confusion = np.bincount(gold.astype(np.int64) * classes + predicted, minlength=classes**2).reshape(classes, classes)
-    hits, guesses, rights = np.diagonal(confusion), confusion.sum(0), confusion.sum(1)
-    scores = _scores(hits, guesses, rights)
+    seen = gold >= 0
+    pairs = gold[seen].astype(np.int64) * classes + predicted[seen]
+    confusion = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    hits, guesses, rights = np.diagonal(confusion), np.bincount(predicted, minlength=classes), confusion.sum(1)
+    scores, unseen = _scores(hits, guesses, rights), int((~seen).sum())
     occurring = [score for score, guess, right in zip(scores, guesses, rights, strict=True) if guess or right]
-    return LabelScores(float(hits.sum() / len(gold)), mean_of(occurring), scores, confusion)
+    occurring += [score_of(0, 0, unseen)] * (unseen > 0)
+    return LabelScores(float(hits.sum() / len(gold)), mean_of(occurring), scores, confusion, unseen)
 
 
 class MultiLabelScores(NamedTuple):
