@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from unrolled.core.errors import DataError
-from unrolled.data.text import open_text
+from unrolled.data.text import text_lines
 
 COMPARED = 20_000
 """Pairs of each part that `suspected_swap` looks at."""
@@ -129,17 +129,8 @@ def _form(name: str) -> str | None:
     return next((suffix for suffix in FORMS if name.lower().removesuffix(".gz").endswith(suffix)), None)
 
 
-def _lines(path: str) -> Iterator[str]:
-    held = ""
-    for chunk in open_text(path):
-        *whole, held = (held + chunk).split("\n")
-        yield from whole
-    if held:
-        yield held
-
-
 def _two_files(source: str, target: str) -> Pairs:
-    columns = [list(_lines(name)) for name in (source, target)]
+    columns = [list(text_lines(name)) for name in (source, target)]
     if len(columns[0]) != len(columns[1]):
         counts = f"got {len(columns[0]):,} in `{source}` and {len(columns[1]):,} in `{target}`"
         raise DataError(f"sources and targets must be as many lines, {counts}; {_advice(columns, (source, target))}")
@@ -159,7 +150,7 @@ def _advice(columns: list[list[str]], names: tuple[str, str]) -> str:
 
 def _one_file(path: str, split: Callable[[str, str, tuple[str, str]], tuple[str, str]], keys: tuple[str, str]) -> Pairs:
     sources, targets = [], []
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             raise DataError(f"every line must hold a pair, got an empty line in `{path}`, line {number}; try removing it")
         source, target = split(line, f"`{path}`, line {number}", keys)

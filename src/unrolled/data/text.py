@@ -14,30 +14,52 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from unrolled.core.errors import DataError
+from unrolled.core.errors import ConfigurationError, DataError
 
+UTF8 = "utf-8"
 CHUNK_BYTES = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 BYTE_ORDER_MARK = "\ufeff"
 
 
-def open_text(path: str | Path) -> Iterator[str]:
-    r"""The text of a UTF-8 file in chunks of about a mebibyte; `\r\n` becomes `\n`, a byte order mark is dropped.
+def open_text(path: str | Path, encoding: str = UTF8) -> Iterator[str]:
+    r"""The text of a file in chunks of about a mebibyte; `\r\n` becomes `\n`, a byte order mark is dropped.
 
     What can be seen without reading (missing, a directory, empty) is refused at the call, the rest when it is reached.
 
     Args:
         path: a plain or gzip-compressed text file.
+        encoding: of its characters, by a name that Python knows; one in which a line ends with the byte 10.
 
     Returns:
         An iterator of non-empty strings.
 
     Raises:
-        DataError: the file is missing, a directory, empty, binary, not UTF-8, a broken gzip, or cannot be read.
+        DataError: the file is missing, a directory, empty, binary, in another encoding, a broken gzip, or cannot be read.
+        ConfigurationError: there is no such encoding, or it is one of wide characters.
     """
+    _check_encoding(encoding)
     check_text_file(path)
-    return _join_line_ends(_decode(Path(path)))
+    return _join_line_ends(_decode(Path(path), encoding))
+
+
+def text_lines(path: str | Path, encoding: str = UTF8) -> Iterator[str]:
+    r"""The lines of a text file, without what ends them; only `\n` and `\r\n` end a line.
+
+    Args:
+        path: a plain or gzip-compressed text file.
+        encoding: as for `open_text`.
+
+    Yields:
+        One line after the other, the last one also where nothing ends it.
+    """
+    held = ""
+    for chunk in open_text(path, encoding):
+        *whole, held = (held + chunk).split("\n")
+        yield from whole
+    if held:
+        yield held
 
 
 def digest(paths: Iterable[str | Path]) -> str:
@@ -120,15 +142,29 @@ def _blocks(path: Path) -> Iterator[bytes]:
         raise _unreadable(path, error) from error
 
 
-def _decode(path: Path) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
+def _check_encoding(encoding: str) -> None:
+    try:
+        wide = b"\n".decode(encoding) != "\n"
+    except (LookupError, UnicodeDecodeError) as error:
+        if isinstance(error, LookupError):
+            raise ConfigurationError(
+                f"`encoding` must be the name of a text encoding, got `{encoding}`; try `utf-8`, `latin-1` or `cp1252`"
+            ) from None
+        wide = True
+    if wide:
+        advice = f"try `iconv -f {encoding} -t UTF-8` on the file"
+        raise ConfigurationError(f"`encoding` must be one in which a line ends with the byte 10, got `{encoding}`; {advice}")
+
+
+def _decode(path: Path, encoding: str) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder(encoding)()
     place, started = _Place(path, 0, 1), False
     for block in itertools.chain(_blocks(path), [b""]):  # the empty block makes the decoder refuse a character that the end cuts
         held = decoder.getstate()[0]
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            raise _not_utf8(place.after(b"", -len(held)), held + block, error.start) from None
+            raise _wrong_encoding(place.after(b"", -len(held)), held + block, error.start, encoding) from None
         if b"\0" in block:
             raise _binary(place, block)
         place = place.after(block, len(block))
@@ -136,7 +172,7 @@ def _decode(path: Path) -> Iterator[str]:
             text, started = text.removeprefix(BYTE_ORDER_MARK), True
         if text:
             yield text
-    if place.offset <= len(BYTE_ORDER_MARK.encode()) and not _holds_text(path):
+    if place.offset <= len(BYTE_ORDER_MARK.encode()) and not _holds_text(path, encoding):
         raise DataError(f"`{path}` must hold text, got a file without a character; try another file")
 
 
@@ -152,9 +188,9 @@ class _Place(NamedTuple):
         return f"at byte {self.offset}, line {self.line}"
 
 
-def _holds_text(path: Path) -> bool:
+def _holds_text(path: Path, encoding: str) -> bool:
     with _open_bytes(path) as file:
-        return bool(file.read(len(BYTE_ORDER_MARK.encode()) + 1).decode().removeprefix(BYTE_ORDER_MARK))
+        return bool(file.read(len(BYTE_ORDER_MARK.encode()) + 1).decode(encoding).removeprefix(BYTE_ORDER_MARK))
 
 
 def _binary(start: _Place, block: bytes) -> DataError:
@@ -163,13 +199,15 @@ def _binary(start: _Place, block: bytes) -> DataError:
     return DataError(f"`{start.path}` must be a text file, {found}; try exporting it as plain UTF-8 text")
 
 
-def _not_utf8(start: _Place, block: bytes, wrong: int) -> DataError:
+def _wrong_encoding(start: _Place, block: bytes, wrong: int, encoding: str) -> DataError:
+    name = "UTF-8" if encoding == UTF8 else f"`{encoding}`"
     if start.offset == 0 and block.startswith(UTF16_MARKS):
-        return DataError(f"`{start.path}` must be UTF-8, got UTF-16 (its byte order mark {start}); try `iconv -f UTF-16 -t UTF-8`")
+        return DataError(f"`{start.path}` must be {name}, got UTF-16 (its byte order mark {start}); try `iconv -f UTF-16 -t UTF-8`")
     if b"\0" in block[: wrong + 4096]:  # text in another encoding has no NUL bytes
         return _binary(start, block)
     found = f"got byte 0x{block[wrong]:02x} {start.after(block[:wrong], wrong)}"
-    return DataError(f"`{start.path}` must be UTF-8, {found}; try `iconv -f LATIN1 -t UTF-8`, or with its real encoding")
+    advice = "`iconv -f LATIN1 -t UTF-8`, or with its real encoding" if encoding == UTF8 else "the real encoding of the file"
+    return DataError(f"`{start.path}` must be {name}, {found}; try {advice}")
 
 
 def _join_line_ends(chunks: Iterator[str]) -> Iterator[str]:
