@@ -11,7 +11,8 @@ from jaxtyping import Bool, Int, Integer
 from torch import Tensor
 
 from unrolled.data.batches import TokenLists, token_lists
-from unrolled.data.units import UNKNOWN, UnitBatch, UnitCorpus, Units, WordUnits
+from unrolled.data.unit_corpus import UnitBatch, UnitCorpus
+from unrolled.data.units import UNKNOWN, Units, WordUnits
 
 HIDDEN, REPLACED = 0.8, 0.1
 """Of the units that are asked for so many are hidden, and so many others stand in their place; the rest is as it was."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded
-from unrolled.data.units import UnitBatch
+from unrolled.data.unit_corpus import UnitBatch
 from unrolled.models.pooling import POOLING, Pooled
 from unrolled.models.text_encoder import TextEncoder
 from unrolled.models.text_encoder_settings import ClassifierSettings

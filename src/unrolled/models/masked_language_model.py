@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from unrolled.core.noise import Noise
-from unrolled.data.units import UnitBatch
+from unrolled.data.unit_corpus import UnitBatch
 from unrolled.models.text_encoder import TextEncoder
 from unrolled.models.text_encoder_settings import TextEncoderSettings
 from unrolled.nn.dropout import LockedDropout

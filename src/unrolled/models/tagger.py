@@ -7,7 +7,7 @@ from torch import nn
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded
 from unrolled.data.label_transitions import AllowedTransitions
-from unrolled.data.units import UnitBatch
+from unrolled.data.unit_corpus import UnitBatch
 from unrolled.models.text_encoder import TextEncoder, gather_firsts
 from unrolled.models.text_encoder_settings import TaggerSettings
 from unrolled.nn.crf import CRF

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded, length_mask
-from unrolled.data.units import UnitBatch
+from unrolled.data.unit_corpus import UnitBatch
 from unrolled.models.encoder_decoder import ENCODERS
 from unrolled.models.encoders import Encoded, at_last
 from unrolled.models.text_encoder_settings import SpellingSettings, TextEncoderSettings

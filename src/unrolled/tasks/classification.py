@@ -20,7 +20,8 @@ from unrolled.models.classifier import Classifier
 from unrolled.tasks.labelling_objective import ClassificationObjective, LabelledBatch
 from unrolled.tasks.labelling_settings import ClassificationRunSettings
 from unrolled.tasks.run_folder import RunFolder
-from unrolled.tasks.text_task import Held, Parts, RowCorpus, Samples, TextRun, TextTask, batches_of
+from unrolled.tasks.text_run import TextRun
+from unrolled.tasks.text_task import Held, Parts, RowCorpus, Samples, TextTask, batches_of
 from unrolled.tasks.training_log import Display
 from unrolled.train.loop import Record
 

@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from unrolled.core.noise import Noise
 from unrolled.core.state import State
-from unrolled.data.units import UnitBatch
+from unrolled.data.unit_corpus import UnitBatch
 from unrolled.models.classifier import Classifier
 from unrolled.models.tagger import Tagger
 from unrolled.tasks.row_windows import RowObjective, RowWindow

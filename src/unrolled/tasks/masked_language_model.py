@@ -20,7 +20,8 @@ from unrolled.models.masked_language_model import MaskedLanguageModel
 from unrolled.tasks.labelling_settings import MaskedRunSettings
 from unrolled.tasks.row_windows import RowObjective, RowWindow
 from unrolled.tasks.run_folder import RunFolder
-from unrolled.tasks.text_task import Held, Parts, RowCorpus, Samples, TextRun, TextTask, batches_of
+from unrolled.tasks.text_run import TextRun
+from unrolled.tasks.text_task import Held, Parts, RowCorpus, Samples, TextTask, batches_of
 from unrolled.tasks.training_log import Display
 from unrolled.train.loop import Loss, Record
 

@@ -21,7 +21,8 @@ from unrolled.models.tagger import Tagger
 from unrolled.tasks.labelling_objective import TaggedBatch, TaggingObjective
 from unrolled.tasks.labelling_settings import TaggingRunSettings
 from unrolled.tasks.run_folder import RunFolder
-from unrolled.tasks.text_task import Held, Parts, RowCorpus, Samples, TextRun, TextTask, batches_of
+from unrolled.tasks.text_run import TextRun
+from unrolled.tasks.text_task import Held, Parts, RowCorpus, Samples, TextTask, batches_of
 from unrolled.tasks.training_log import Display
 from unrolled.train.loop import Record
 
@@ -181,7 +182,7 @@ class TaggingTask(TextTask):
             figures["types"] = {
                 name: [100 * score.precision, 100 * score.recall, 100 * score.f1, score.support] for name, score in spans.types.items()
             }
-        best = figures.get("f1", figures["accuracy"])
+        best = figures["f1"] if "f1" in figures else figures["accuracy"]
         return figures | ({"criterion": 100 - best} if settings.train.best == "score" else {})
 
 
@@ -220,6 +221,7 @@ class TaggingRun(TextRun):
         return found
 
     def _tag_batch(self, emissions: Padded, n_best: int) -> Iterator[list[Tagging]]:
+        assert self.held.labels is not None
         names, crf = self.held.labels.names, self.model.crf
         if crf is None:
             by_label = emissions.data.float().softmax(-1)

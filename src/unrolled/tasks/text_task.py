@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 
-from unrolled.core.errors import ConfigurationError, DataError
+from unrolled.core.errors import DataError
 from unrolled.core.noise import Noise
 from unrolled.core.settings import Settings, resolve
 from unrolled.data.batches import evaluation_batches
 from unrolled.data.labels import LabelSet, load_labels, save_labels
-from unrolled.data.units import Text, UnitCorpus, Units, load_units, save_units, train_units
+from unrolled.data.unit_corpus import UnitCorpus
+from unrolled.data.units import Text, Units, load_units, save_units, train_units
 from unrolled.tasks.recorded_data import record_files, recorded_files
 from unrolled.tasks.row_windows import RowObjective, RowWindow, RowWindows
 from unrolled.tasks.run_folder import RunFolder, new_run
 from unrolled.tasks.text_start import Start, apply_start, from_start, keep_start, read_start
-from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded, summary_of, train_new, train_on
+from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded, train_new, train_on
 from unrolled.tasks.training_log import Display, open_tensorboard
 from unrolled.tasks.without_effect import TEXT_RULES
-from unrolled.train.checkpoint import load_weights, read_checkpoint
 from unrolled.train.group import Group
 from unrolled.train.loop import Record
 from unrolled.train.optimizers import build_optimizer
@@ -38,14 +37,13 @@ SHUFFLE = 20_150_804
 
 EQUAL = 1e-3
 """Of evaluations with equal scores the one of the lower loss is the better."""
-SPLITS = ("train", "valid")
 
 
 class Samples(NamedTuple):
     """Texts with what is to be learnt of them."""
 
-    texts: list[Text]
-    labels: list[Any]
+    texts: Sequence[Text]
+    labels: Sequence[Any]
     """One a text: a label, several, one a word; `None` where there is nothing to learn but the text."""
 
     def select(self, rows: Sequence[int]) -> Samples:
@@ -373,82 +371,6 @@ class TextTask(ABC):
             The run folder.
         """
         return train_on(self.kind(), path, changes or {}, display=display, trust=trust)
-
-
-class TextRun:
-    """A trained model of texts with its vocabulary and its run folder."""
-
-    evaluation_options = frozenset({"split"})
-    """What `evaluate` takes besides files."""
-
-    def __init__(self, task: TextTask, folder: RunFolder, *, trust: bool = False) -> None:
-        """Open a run with its best weights.
-
-        Args:
-            task: of the run.
-            folder: the run.
-            trust: allow the run to import a class of its own.
-        """
-        folder.check_task(task.name)
-        self.task, self.folder = task, folder
-        self.settings = resolve(task.settings, folder.read_config())
-        self.held = load_held(folder)
-        self.model: Any = seeded(self.settings.train.seed, lambda: task.make_model(self.settings, self.held, trust=trust)).eval()
-        tensors, _ = read_checkpoint(folder.weights)
-        load_weights(self.model, tensors, folder.weights)
-
-    def parts(self) -> Parts:
-        """The run's own samples.
-
-        Returns:
-            Those that train and those that validate.
-        """
-        return self.task.open_parts(self.settings.data, *recorded_files(self.folder))
-
-    def samples(self, files: Sequence[Path | str] | Path | str | None, split: str) -> Samples:
-        """What is to be scored.
-
-        Args:
-            files: in the form the run was trained on; a part of its own when `None`.
-            split: which part, `valid` or `train`.
-
-        Returns:
-            The samples.
-
-        Raises:
-            ConfigurationError: no such part.
-        """
-        if files:
-            return self.task.read(self.settings.data, as_paths(files), train=False)[0]
-        if split not in SPLITS:
-            raise ConfigurationError(f"`--split` must be one of {', '.join(SPLITS)}, got `{split}`")
-        samples: Samples = getattr(self.parts(), split)
-        return samples
-
-    @torch.no_grad()
-    def scored(self, files: Sequence[Path | str] | Path | str | None, split: str) -> Record:
-        """The figures of the model.
-
-        Args:
-            files: in the form the run was trained on; a part of its own when `None`.
-            split: which part, `valid` or `train`.
-
-        Returns:
-            `sentences`, `symbols`, `loss` and the figures of the task.
-        """
-        samples = self.samples(files, split)
-        rows = self.task.make_rows(self.settings, samples, self.held, train=False)
-        objective = self.task.make_objective(self.settings, self.model, samples, self.held).eval()
-        record = self.task.evaluate(objective, samples, rows, self.settings, self.held)
-        return {name: value for name, value in record.items() if name != "criterion"}
-
-    def summary(self) -> dict[str, Any]:
-        """How the training ended.
-
-        Returns:
-            Run, status and the best figures.
-        """
-        return summary_of(self.folder)
 
 
 def unseen(held: Held, rows: RowCorpus) -> list[str]:

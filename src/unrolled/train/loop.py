@@ -354,7 +354,7 @@ class Trainer:
             figures = observer.evaluate(module)
         if figures is None:
             return False
-        measured = figures.get("criterion", figures["loss"])
+        measured = float(figures.get("criterion", figures["loss"]))
         loss = measured if math.isfinite(measured) else sys.float_info.max
         best = not c.losses or loss < min(c.losses)
         c.losses.append(loss)
