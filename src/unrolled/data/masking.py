@@ -54,7 +54,7 @@ class Masking:
             token_lists([units for units, _ in drawn], len(hiding.ids)), self.corpus.firsts.select(rows), hiding.ids, hiding.spelling
         )
         batch = shown.collate(np.arange(len(rows)))
-        asked = token_lists([chosen for _, chosen in drawn], 2).padded(np.arange(len(rows))).data.bool()
+        asked = token_lists([chosen.astype(np.uint8) for _, chosen in drawn], 2).padded(np.arange(len(rows))).data.bool()
         return MaskedBatch(batch, asked, self.corpus.ids_of(rows).data[asked])
 
     @cached_property

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unrolled.core.state import State
 from unrolled.data.batches import Lengths, TokenBatches
 from unrolled.train.group import Group
+from unrolled.train.optimizers import Thawing
 
 
 class RowWindow(NamedTuple):
@@ -88,6 +89,9 @@ class RowWindows:
 
 class RowObjective(nn.Module):
     """An objective of rows that each stand for themselves."""
+
+    thawing: Thawing | None = None
+    """Layers with rates of their own."""
 
     def initial_state(self, batch_size: int) -> State:
         """Nothing is carried from batch to batch.

@@ -17,6 +17,7 @@ from unrolled.data.batches import evaluation_batches
 from unrolled.data.labels import LabelSet, load_labels, save_labels
 from unrolled.data.unit_corpus import UnitCorpus
 from unrolled.data.units import Text, Units, load_units, save_units, train_units
+from unrolled.models.text_encoder import depths
 from unrolled.tasks.recorded_data import record_files, recorded_files
 from unrolled.tasks.row_windows import RowObjective, RowWindow, RowWindows
 from unrolled.tasks.run_folder import RunFolder, new_run
@@ -26,7 +27,7 @@ from unrolled.tasks.training_log import Display, open_tensorboard
 from unrolled.tasks.without_effect import TEXT_RULES
 from unrolled.train.group import Group
 from unrolled.train.loop import Record
-from unrolled.train.optimizers import build_optimizer
+from unrolled.train.optimizers import Thawing, build_optimizer
 from unrolled.train.precision import Machine
 
 SILENT = Noise()
@@ -282,6 +283,9 @@ class TextTask(ABC):
         model = seeded(train.seed, lambda: self.make_model(settings, held, trust=trust))
         apply_start(folder, model)
         objective = self.make_objective(settings, model, parts.train, held)
+        if train.layer_rate != 1 or train.unfreeze:
+            own = {f"model.{name}": depth for name, depth in depths(model).items()}
+            objective.thawing = Thawing(own, train.layer_rate, train.unfreeze)
         rows = self.make_rows(settings, parts.train, held, train=True)
         check = self.make_rows(settings, parts.valid, held, train=False)
         windows = RowWindows((rows.lengths,), rows.collate, batch_tokens=train.batch_tokens, seed=train.seed, group=group)
