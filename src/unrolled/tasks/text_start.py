@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from unrolled.core.errors import ConfigurationError, RunError
-from unrolled.core.settings import Differences, merge
+from unrolled.core.settings import Differences, merge, resolve
 from unrolled.data.units import Units, load_units
+from unrolled.models.text_encoder_settings import TextEncoderSettings
+from unrolled.tasks.labelling_settings import UnitSettings
 from unrolled.tasks.run_folder import RunFolder
 from unrolled.train.checkpoint import read_checkpoint, write_checkpoint
 
@@ -28,8 +30,10 @@ class Start(NamedTuple):
     """What a run begins from."""
 
     run: Path
-    differences: Differences
+    known: Differences
     """The options that must be as they were there."""
+    differences: Differences
+    """Those of them that are not what they are anyway."""
     units: Units
     weights: dict[str, Tensor]
     """Of the encoder, by their names in the model."""
@@ -53,13 +57,17 @@ def read_start(path: Path | str) -> Start:
         raise RunError(f"`--init-from` needs a run of {', '.join(f'`{name}`' for name in TASKS)}, and `{path}` is of the task `{task}`")
     config = folder.read_config()
     model, data = config.get("model", {}), config.get("data", {})
-    differences = {
+    known = {
         "model": {name: model[name] for name in SHAPE if name in model},
         "data": {name: data[name] for name in CUT if name in data},
     }
+    differences = {
+        "model": resolve(TextEncoderSettings, known["model"]).model_dump(exclude_defaults=True),
+        "data": resolve(UnitSettings, known["data"]).model_dump(exclude_defaults=True),
+    }
     tensors, _ = read_checkpoint(folder.weights)
     weights = {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
-    return Start(folder.path, differences, load_units(folder.units), weights)
+    return Start(folder.path, known, differences, load_units(folder.units), weights)
 
 
 def from_start(start: Start | None, given: Mapping[str, Any]) -> Differences:
@@ -77,7 +85,7 @@ def from_start(start: Start | None, given: Mapping[str, Any]) -> Differences:
     """
     if start is None:
         return dict(given)
-    for group, values in start.differences.items():
+    for group, values in start.known.items():
         for name, value in given.get(group, {}).items():
             known = SHAPE if group == "model" else CUT
             if name in known and not _agrees(values.get(name), value):
