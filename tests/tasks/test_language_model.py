@@ -331,8 +331,8 @@ def test_a_folder_of_runs_may_be_a_link(text: Path, tiny: dict[str, Any], tmp_pa
     ("change", "sentence"),
     [
         ({"samples": {"prompt": "Ω"}}, "Ω"),
-        ({"train": {"optimizer": {"betas": [0.9, 1.5]}}}, "less than 1"),
-        ({"train": {"seed": 2**64}}, "less than"),
+        ({"train": {"optimizer": {"betas": [0.9, 1.5]}}}, "below 1, got `1.5`"),
+        ({"train": {"seed": 2**64}}, "below 9,223"),
         ({"model": {"cell": "feed-forward", "weight_drop": 0.5}}, "weight drop needs recurrent weights"),
         ({"data": {"vocabulary_size": 20}}, "characters are all kept"),
         ({"data": {"min_count": 2}}, "`data.min_count` is for words"),

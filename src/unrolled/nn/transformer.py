@@ -31,7 +31,7 @@ class DecoderMemory(NamedTuple):
     layers: dict[str, KeyValue]
     mask: Bool[Tensor, "batch source"]
     sharing: Sharing | None = None
-    """In single steps: which of these rows each row of the batch looks at, where several look at one."""
+    """Which of these rows each row of the batch looks at, where several look at one (`nn.sharing.select_shared`)."""
 
 
 class Work(NamedTuple):
