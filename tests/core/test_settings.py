@@ -52,7 +52,9 @@ def test_key_in_the_wrong_group_is_found() -> None:
 
 @pytest.mark.parametrize("value", [-1, 0, "fast", float("nan")])
 def test_impossible_value(value: object) -> None:
-    with pytest.raises(ConfigurationError, match=r"^`inner.rate` must be a (finite )?number, above 0, got `(-1|0|fast|nan)`; its default is `0.1`$"):
+    with pytest.raises(
+        ConfigurationError, match=r"^`inner.rate` must be a (finite )?number, above 0, got `(-1|0|fast|nan)`; its default is `0.1`$"
+    ):
         resolve(Outer, {"inner": {"rate": value}})
 
 

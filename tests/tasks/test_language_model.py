@@ -16,6 +16,8 @@ from unrolled import load, resume_language_model, train_language_model
 from unrolled.core.errors import ConfigurationError, DataError, RunError
 from unrolled.core.files import read_lines
 from unrolled.nn.cells import CELLS
+from unrolled.tasks.run_folder import RunFolder
+from unrolled.train.loop import Trainer
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -296,7 +298,29 @@ def test_an_error_inside_an_own_cell_is_told_as_that(
     monkeypatch.syspath_prepend(str(tmp_path))
     tiny["model"]["cell"] = f"{file.stem}:Broken"
     with pytest.raises(ConfigurationError, match=rf"`{method}` of your cell `Broken` .* ValueError: a b \(`.*{file.name}`, line {line}\)"):
-        train_language_model([text], out=tmp_path / "run", differences=tiny, trust=True)
+        train_language_model([text], out=tmp_path / "runs" / "run", differences=tiny, trust=True)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("updates", [0, 2])
+def test_a_failed_training_stays_where_something_was_trained(
+    updates: int, text: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also an interrupted one, and never what stood there before."""
+    update = Trainer._update
+
+    def fail(trainer: Trainer, done: float) -> None:
+        if trainer.counters.step == updates:
+            raise KeyboardInterrupt
+        update(trainer, done)
+
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setattr(Trainer, "_update", fail)
+    with pytest.raises(KeyboardInterrupt):
+        train_language_model([text], out=tmp_path / "mine" / "run", differences=tiny)
+    assert (tmp_path / "mine").exists() and (tmp_path / "mine" / "run").exists() == (updates > 0)
+    if updates:
+        assert RunFolder(tmp_path / "mine" / "run").status() == "interrupted"
 
 
 def test_a_kill_before_the_first_checkpoint(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
