@@ -124,6 +124,7 @@ def _current_folder_on_path() -> Iterator[None]:
     # As `python -m` has it; the `unrolled` command would only see what is installed.
     folder = os.getcwd()
     sys.path.insert(0, folder)
+    importlib.invalidate_caches()  # the file may have been written a moment ago
     try:
         yield
     finally:
