@@ -99,7 +99,7 @@ def _one(annotation: Any) -> str:
 
 
 def _several(annotation: Any) -> str:
-    inner, *metadata = getattr(annotation, "__origin__", annotation), *getattr(annotation, "__metadata__", ())
+    inner, metadata = getattr(annotation, "__origin__", annotation), getattr(annotation, "__metadata__", ())
     field = next((one for one in metadata if isinstance(one, FieldInfo)), None)
     limits = " and ".join(_limits(field.metadata if field else ()))
     return SEVERAL.get(inner, str(inner)) + (f", each {limits}" if limits else "")
