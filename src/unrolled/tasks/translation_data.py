@@ -183,7 +183,7 @@ class PairWindows:
         share = batch.share(self.group.rank, self.group.size)
         rows = batch.rows[share]
         counts = len(rows) > 0
-        pairs = self._cut(batch.epoch).collate(rows if counts else batch.rows[:1])
+        pairs = self._cut(batch.epoch).collate(rows if counts else batch.rows[:1], batch.rows)
         return PairWindow(pairs, share.start, len(batch.rows), counts)
 
     @property
