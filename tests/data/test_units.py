@@ -148,6 +148,17 @@ def test_what_is_asked_for_is_what_stood_there(kind: str) -> None:
     assert torch.equal(again.wanted, wanted[asked[:2].sum() :][: len(again.wanted)])  # whatever else is in the batch
 
 
+def test_shares_of_a_batch_are_as_wide_as_it_is() -> None:
+    units = WordUnits.train(TEXTS)
+    corpus = units.encode(TEXTS)
+    all_rows, few = np.arange(5), np.array([3, 4])
+    masking = Masking(corpus, units, 0.5, seed=3)
+    whole, share = masking.collate(all_rows, 0), masking.collate(few, 0, all_rows)
+    assert share.asked.shape[1] == share.units.places.data.shape[1] == whole.asked.shape[1] > masking.collate(few, 0).asked.shape[1]
+    assert torch.equal(share.asked, whole.asked[3:])
+    assert corpus.collate(few, all_rows).places.data.shape[1] == corpus.collate(all_rows).places.data.shape[1]
+
+
 def test_hidden_words_have_no_characters() -> None:
     units = WordUnits.train(TEXTS)
     shown, asked, _ = Masking(units.encode(TEXTS), units, 0.9, seed=0).collate(np.arange(5), 0)

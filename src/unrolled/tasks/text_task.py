@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,7 +19,7 @@ from unrolled.data.unit_corpus import UnitCorpus
 from unrolled.data.units import Text, Units, load_units, save_units, train_units
 from unrolled.models.text_encoder import depths
 from unrolled.tasks.recorded_data import record_files, recorded_files
-from unrolled.tasks.row_windows import RowObjective, RowWindow, RowWindows
+from unrolled.tasks.row_windows import Collate, RowObjective, RowWindow, RowWindows
 from unrolled.tasks.run_folder import RunFolder, new_run
 from unrolled.tasks.text_start import Start, apply_start, from_start, keep_start, read_start
 from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded, train_new, train_on
@@ -74,7 +74,7 @@ class RowCorpus(NamedTuple):
     units: UnitCorpus
     lengths: np.ndarray
     """Units of each text."""
-    collate: Callable[[np.ndarray, int], Any]
+    collate: Collate
     """A batch of some rows, as an epoch reads them."""
     known: np.ndarray
     """Places of the samples of which all labels were seen in training."""
@@ -316,7 +316,7 @@ class TextTask(ABC):
             raise DataError("there must be at least one text to score, got none")
         nats, count = 0.0, 0
         for batch in batches_of(rows, rows.known, settings.train.evaluation_tokens):
-            window = RowWindow(rows.collate(batch, 0), 0, len(batch))
+            window = RowWindow(rows.collate(batch, 0, None), 0, len(batch))
             nats += float(objective(window, None, SILENT).nats)
             count += objective.scored(window)
         loss = nats / count if count else float("nan")
