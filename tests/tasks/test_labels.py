@@ -16,6 +16,7 @@ from unrolled.core.errors import ConfigurationError, DataError, RunError
 from unrolled.core.settings import merge
 from unrolled.data.label_schemes import Scheme
 from unrolled.data.labels import LabelSet, load_labels, save_labels
+from unrolled.data.units import WordUnits
 from unrolled.tasks.classification import ClassificationRun, balanced_weights, resume_classification, train_classification
 from unrolled.tasks.masked_language_model import MaskedRun, train_masked_language_model
 from unrolled.tasks.tagging import TaggingRun, best_labels, resume_tagging, train_tagging
@@ -273,6 +274,31 @@ def test_a_run_begins_from_another_ones_encoder(masked: MaskedRun, tmp_path: Pat
     assert run.held.units.to_json() == masked.held.units.to_json()
     other = train_classification(write_texts(tmp_path / "t.csv", 10), out=tmp_path / "other", differences=given, init_from=run.folder.path)
     torch.testing.assert_close(other.model.text.embedding.weight, masked.model.text.embedding.weight)
+
+
+def test_words_begin_from_pretrained_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = write_texts(tmp_path / "t.csv", 20)
+    vectors = tmp_path / "v.txt"
+    vectors.write_text("film 1 2 3\nlong -1 -2 -3\nunheard 7 7 7\n")
+    given = options(
+        train__steps=1, train__evaluations=1, train__optimizer__learning_rate=1e-12, data__vectors=str(vectors), model__embedding_size=3
+    )
+    given["data"] = given["data"] | {"min_count": 1000}
+    run = train_classification(path, out=tmp_path / "run", differences=given)
+    units = run.held.units
+    assert isinstance(units, WordUnits)
+    assert sorted(units.words) == ["film", "long"]  # all others are too rare
+    table = run.model.text.embedding.weight.detach()
+    torch.testing.assert_close(table[units.id_of("film")], torch.tensor([1.0, 2.0, 3.0]))
+    torch.testing.assert_close(table[units.id_of("long")], torch.tensor([-1.0, -2.0, -3.0]))
+    for different, words in (
+        ({"model": {"embedding_size": 4}}, "must be that of the vectors"),
+        ({"data": {"tokens": "bpe"}}, "are of words"),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            train_classification(path, out=tmp_path / "no", differences=merge(given, different))
+    assert not (tmp_path / "no").exists()
 
 
 def test_layers_thaw_from_above(masked: MaskedRun, tmp_path: Path) -> None:

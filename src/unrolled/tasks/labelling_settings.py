@@ -22,6 +22,8 @@ class UnitSettings(Settings):
     """Words seen less often are known by their spelling alone."""
     lowercase: bool = True
     """Whether capital letters of words are seen in their spelling alone."""
+    vectors: str | None = None
+    """A text file of pretrained word vectors (word2vec, GloVe; `.gz` is read as is) that the words' own vectors begin from."""
     longest: int = Field(2000, ge=1)
     """Texts to train on are cut behind so many units."""
     valid_share: float = Field(0.1, gt=0, lt=1)

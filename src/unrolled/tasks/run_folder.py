@@ -57,7 +57,7 @@ class RunFolder:
         own = self.path / "cache"
         if os.access(own if own.exists() else self.path, os.W_OK) or not self.path.exists():
             return own
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unrolled"
+        return user_cache()
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says, brought to the present format.
@@ -207,6 +207,15 @@ class RunFolder:
             A path that can be opened from here.
         """
         return (self.path.resolve() / relative).resolve()
+
+
+def user_cache() -> Path:
+    """Where what can be made again is kept for all runs of a person.
+
+    Returns:
+        A folder that may not be there yet.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unrolled"
 
 
 @contextlib.contextmanager

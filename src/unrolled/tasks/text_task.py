@@ -21,7 +21,7 @@ from unrolled.models.text_encoder import depths
 from unrolled.tasks.recorded_data import record_files, recorded_files
 from unrolled.tasks.row_windows import Collate, RowObjective, RowWindow, RowWindows
 from unrolled.tasks.run_folder import RunFolder, new_run
-from unrolled.tasks.text_start import Start, apply_start, from_start, keep_start, read_start
+from unrolled.tasks.text_start import Pretrained, Start, apply_start, from_start, keep_pretrained, keep_start, open_pretrained, read_start
 from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded, train_new, train_on
 from unrolled.tasks.training_log import Display, open_tensorboard
 from unrolled.tasks.without_effect import TEXT_RULES
@@ -233,7 +233,8 @@ class TextTask(ABC):
         """
         with new_run(path) as folder:
             parts = self.open_parts(settings.data, *files)
-            held = Held(self._units(settings.data, parts.train, start), self.learn_labels(settings, parts))
+            pretrained = None if start is not None else open_pretrained(settings, parts.train.texts)
+            held = Held(self._units(settings.data, parts.train, start, pretrained), self.learn_labels(settings, parts))
             model = seeded(settings.train.seed, lambda: self.make_model(settings, held, trust=trust))
             rows = self.make_rows(settings, parts.train, held, train=True)
             check = self.make_rows(settings, parts.valid, held, train=False)
@@ -244,6 +245,7 @@ class TextTask(ABC):
             if held.labels is not None:
                 save_labels(held.labels, folder.labels)
             keep_start(folder, start)
+            said = keep_pretrained(folder, pretrained, held.units, model)
             apply_start(folder, model)
             folder.write_config(settings)
             data = record_files(folder, *files) | {
@@ -255,15 +257,20 @@ class TextTask(ABC):
                 "labels": 0 if held.labels is None else len(held.labels.names),
             }
             folder.write_facts(facts_of(self.name, path, machine, group, model, data))
-        for said in (*parts.notes, *unseen(held, check)):
+        for note in (*parts.notes, *unseen(held, check), *([said] if said else [])):
             if display is not None:
-                display.noted(said)
+                display.noted(note)
 
-    def _units(self, data: Any, samples: Samples, start: Start | None) -> Units:
+    def _units(self, data: Any, samples: Samples, start: Start | None, pretrained: Pretrained | None) -> Units:
         if start is not None:
             return start.units
         return train_units(
-            data.tokens, samples.texts, vocabulary_size=data.vocabulary_size, min_count=data.min_count, lowercase=data.lowercase
+            data.tokens,
+            samples.texts,
+            vocabulary_size=data.vocabulary_size,
+            min_count=data.min_count,
+            lowercase=data.lowercase,
+            keep=() if pretrained is None else pretrained.words,
         )
 
     def prepare(self, folder: RunFolder, settings: Any, group: Group, trust: bool) -> Prepared:
