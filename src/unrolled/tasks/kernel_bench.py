@@ -26,7 +26,9 @@ BESIDE = {"gru": "nn.GRU", "minimal-gated": "nn.GRU"}
 """The layer of torch that stands beside a cell; for all others `nn.LSTM`."""
 VENDOR = ("lstm",)
 """Cells that have a vendor form of their own: the plain loop is never taken, so it is not measured."""
-OURS = "compiled"
+OURS, PLAIN = "compiled", "plain loop"
+FEWER = (3, 300.0)
+"""So many turns have to do for the plain loop where it takes so many milliseconds."""
 TIMED = ("training", "inference", "streaming", "bf16-training", "bf16-inference")
 """A training step (forward and backward), reading, one call a step with one row, and the first two under autocast to bf16."""
 FRESH = ("first-use", "memory")
@@ -49,17 +51,17 @@ LOOP = Held(3, 5)
 CALL = Held(3, 8)
 HALF = Held(1.3)
 HELD: dict[tuple[str, str], dict[str, Held]] = {
-    ("training", "gru"): {"nn.GRU": Held(1.8, 2.5), "plain loop": Held(4, 6)},
+    ("training", "gru"): {"nn.GRU": Held(1.8, 2.5), PLAIN: Held(4, 6)},
     ("inference", "gru"): {"nn.GRU": Held(2.5)},
-    ("training", "peephole-lstm"): {"plain loop": LOOP, "nn.LSTM": Held(0.9)},
+    ("training", "peephole-lstm"): {PLAIN: LOOP, "nn.LSTM": Held(0.9)},
     ("inference", "peephole-lstm"): {"nn.LSTM": Held(0.9)},
     ("training", "lstm"): {"nn.LSTM": Held(0.97)},
     ("inference", "lstm"): {"nn.LSTM": Held(0.97)},
 }
 """By mode and cell, against what, geometric mean over the shapes; see `held_to` for the rest."""
 HELD_ANY = {
-    "training": {"plain loop": LOOP},
-    "inference": {"plain loop": LOOP},
+    "training": {PLAIN: LOOP},
+    "inference": {PLAIN: LOOP},
     "streaming": {"nn.GRU": CALL, "nn.LSTM": CALL},
     "bf16-training": {"fp32": HALF},
     "bf16-inference": {"fp32": HALF},
@@ -212,12 +214,12 @@ def measured(line: Line, milliseconds: dict[str, float], cell: Cell, limits: Lim
     return Measured(line, milliseconds, None if least is None else least / milliseconds[OURS])
 
 
-def race(works: Mapping[str, Work], rounds: int, least: float = 0.015) -> dict[str, float]:
+def race(works: Mapping[str, Work], rounds: int, least: float = 0.03) -> dict[str, float]:
     """Let each work once to warm up and then in turns.
 
     Args:
         works: what to run, by name.
-        rounds: how many turns; three where a turn takes longer than a second.
+        rounds: how many turns; see `FEWER`.
         least: seconds; a turn is as many runs as that takes.
 
     Returns:
@@ -228,7 +230,7 @@ def race(works: Mapping[str, Work], rounds: int, least: float = 0.015) -> dict[s
         work()
     for number in range(rounds):
         for name, work in works.items():
-            if number < 3 or taken[name][-1] < 1000:
+            if number < FEWER[0] or name != PLAIN or taken[name][-1] < FEWER[1]:
                 taken[name].append(take_turn(work, least, warm=not taken[name] or taken[name][-1] < 100))
     return {name: statistics.median(times) for name, times in taken.items()}
 
@@ -293,10 +295,10 @@ def prepare(line: Line, make: Callable[[int, int], Cell], steps: int = STEPS) ->
     if mode == "streaming":
         works = _streams(cell, layer, beside, xs)
     else:
-        layers: dict[str, nn.Module] = {OURS: Recurrence(cell), "plain loop": Recurrence(cell, plain=True), beside: layer}
+        layers: dict[str, nn.Module] = {OURS: Recurrence(cell), PLAIN: Recurrence(cell, plain=True), beside: layer}
         works = {name: run(module, xs) for name, module in layers.items()}
     if line.cell in VENDOR:
-        works.pop("plain loop")
+        works.pop(PLAIN)
     return Contest(cell, xs, works)
 
 
@@ -355,4 +357,4 @@ def _streams(cell: Cell, layer: nn.Module, beside: str, xs: Tensor) -> dict[str,
             for x in single:
                 _, state = layer(x, state)
 
-    return {OURS: ours, "plain loop": plain, beside: vendor}
+    return {OURS: ours, PLAIN: plain, beside: vendor}
