@@ -16,10 +16,8 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -27,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from environments import PEERS, call, environment
 from machine import RESULTS, describe_machine, write_result
 
 import unrolled
@@ -39,7 +38,6 @@ arguments.add_argument("--seconds", type=float, default=20, help="of each traini
 arguments.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "unrolled-benchmarks")
 arguments.add_argument("--quick", action="store_true", help="try everything on little")
 
-PEERS = Path(__file__).parent / "peers"
 SUBWORDS = "--set=data.vocabulary_size=8000"
 GRU = [
     "--set=model.encoder.cell=reset-after-gru",
@@ -86,33 +84,6 @@ DECODERS = {
 }
 PENALTY = {"rnn": "gnmt", "transformer": "average"}
 """The length normalisation that all systems of a part have, with an exponent of 1."""
-
-
-def call(words: list[str], log: Path) -> None:
-    """Run a program by itself, its words into a log."""
-    surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH" or words[0] == sys.executable}
-    with open(log, "a", encoding="utf-8") as file:
-        code = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, env=surroundings, check=False).returncode
-    if code:
-        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-        sys.exit(f"{' '.join(words)} ended with {code}; the end of {log}:\n{tail}")
-
-
-def environment(peer: str, cache: Path) -> str:
-    """The interpreter of a peer's own environment, made where it is not there or is for other requirements."""
-    folder, wanted = cache / f"environment-{peer}", PEERS / f"requirements-{peer}.txt"
-    python, stamp, log = str(folder / "bin" / "python"), folder / "requirements.txt", cache / f"environment-{peer}.log"
-    if stamp.exists() and stamp.read_text() == wanted.read_text():
-        return python
-    print(f"installing {peer}", flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    call([sys.executable, "-m", "venv", str(folder)], log)
-    install = [python, "-m", "pip", "install", "--disable-pip-version-check", "--constraint", str(wanted)]
-    if "torch==" in wanted.read_text():
-        call([*install, "torch"], log)
-    call([*install, "--requirement", str(wanted)], log)
-    stamp.write_text(wanted.read_text())
-    return python
 
 
 def pairs(folder: Path, part: str) -> list[str]:
