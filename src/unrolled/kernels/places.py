@@ -7,12 +7,13 @@ from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
+import jaxtyping
 import torch
 from torch import fx
 from torch.overrides import TorchFunctionMode
 
-NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
-"""How the files begin that nobody means who asks for a place: torch, this compiler, what is generated."""
+NOT_THEIRS = (*(str(Path(str(module.__file__)).parent) for module in (torch, jaxtyping)), str(Path(__file__).parent), "<")
+"""How the files begin that nobody means who asks for a place: torch, what checks types, this compiler, what is generated."""
 
 OUTERMOST = str(Path(__file__).with_name("trace.py"))
 """Who calls the step."""

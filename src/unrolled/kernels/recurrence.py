@@ -112,7 +112,8 @@ def _run(plan: Plan, size: Size, tensors: Sequence[Tensor]) -> tuple[list[Tensor
         own = rows.clone() if node in forward.leaves else over_time(rows, size)
         outputs.append(own.reshape(size.time, size.batch, *shape).transpose(0, 1))
     shapes = [leaf.shape for leaf in plan.state(leaves)]
-    state = [final.view(size.batch, *shape) for final, shape in zip(finals, shapes, strict=True)]
+    # What is no view may be written to.
+    state = [final if len(shape) == 1 else final.view(size.batch, *shape) for final, shape in zip(finals, shapes, strict=True)]
     return [*outputs, *state], [values[node] for node in plan.read if node not in plan.inputs]
 
 

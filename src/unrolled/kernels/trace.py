@@ -86,7 +86,12 @@ class Tracer:
         Raises:
             Unsupported: an operation without an equivalent, or a result that depends on the number of rows.
         """
-        first, second = (self._forward(batch) for batch in BATCHES)
+        drawn = random.getstate()
+        try:
+            first, second = (self._forward(batch) for batch in BATCHES)
+        finally:
+            # What a step drew of Python's random numbers is drawn again by the plain loop.
+            random.setstate(drawn)
         if any(node.operation in BATCH_REDUCTIONS for node in ordered([*first.outputs, *first.after])):
             raise Unsupported("a sum over the rows of the batch")
         if first[:-1] != second[:-1]:
@@ -192,7 +197,6 @@ class Tracer:
 
         with _surroundings(), FakeTensorMode():
             fakes = [torch.empty(term.shape, dtype=term.node.dtype, device=self.structure.device) for term in terms]
-            drawn = random.getstate()
             try:
                 with PlainProducts(), Watching() as watching:
                     module = make_fx(function, decomposition_table=decompositions(), tracing_mode="fake")(*fakes)
@@ -200,8 +204,6 @@ class Tracer:
                 raise
             except Exception as error:  # whatever a step may raise on tensors without elements; the plain loop then says what is wrong
                 raise Unsupported(_reason(error)) from error
-            finally:
-                random.setstate(drawn)
         number = next((term.node.dtype for term in terms if term.is_rows and term.node.dtype.is_floating_point), torch.float32)
         return Lowering(self.graph, terms[0].shape[0], number, watching.lines).run(module, terms)
 
@@ -214,6 +216,9 @@ def _surroundings() -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         for device in ("cpu", "cuda"):
             stack.enter_context(torch.autocast(device, enabled=False))
+        if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+            # What is kept is for the trace alone: a checkpoint, say, would count it among its own.
+            stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_unchanged, _unchanged))
         yield
 
 
@@ -245,6 +250,10 @@ def _axes(leaf: Leaf) -> tuple[Kind, tuple[int, ...]]:
     if leaf.role is Role.PARAMETER:
         return Kind.SHARED, leaf.shape
     return Kind.ROWS, (torch.Size(leaf.shape).numel(),)
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _nothing(leaf: Tensor) -> Tensor:

@@ -83,25 +83,26 @@ def _frozen(value: Any, above: frozenset[int]) -> Hashable:
     if id(value) in above:
         return "itself"
     above = above | {id(value)}
-    if isinstance(value, np.ndarray | np.generic):
-        return value.dtype.str, value.shape, value.tobytes()
-    if isinstance(value, Mapping | list | tuple | set | frozenset) and len(value) > LARGE:
-        return type(value), len(value), id(value)
-    if isinstance(value, Mapping):
-        return type(value), tuple((_frozen(name, above), _frozen(part, above)) for name, part in value.items())
-    if isinstance(value, list | tuple):
-        return type(value), tuple(_frozen(part, above) for part in value)
-    if isinstance(value, set | frozenset):
-        return type(value), frozenset(_frozen(part, above) for part in value)
-    return _frozen_object(value, above)
-
-
-def _frozen_object(value: Any, above: frozenset[int]) -> Hashable:
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        return type(value), _entries(value, above)
     if isinstance(value, FunctionType):
         held = [cell.cell_contents for cell in value.__closure__ or ()]
         return value.__code__, _frozen([value.__defaults__, value.__kwdefaults__, held], above)
+    return type(value), _frozen_object(value, above)
+
+
+def _entries(value: Any, above: frozenset[int]) -> Hashable:
+    if len(value) > LARGE:
+        return len(value), id(value)
+    entries = (_frozen(entry, above) for entry in (value.items() if isinstance(value, Mapping) else value))
+    return frozenset(entries) if isinstance(value, set | frozenset) else tuple(entries)
+
+
+def _frozen_object(value: Any, above: frozenset[int]) -> Hashable:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.dtype.str, value.shape, value.tobytes()
     if isinstance(value, MethodType):
         return value.__func__.__code__, _frozen(value.__self__, above)
     if isinstance(value, Tensor | BuiltinFunctionType | ModuleType) or not hasattr(value, "__dict__"):
-        return type(value), id(value)
-    return type(value), _attributes(value, above)
+        return id(value)
+    return _attributes(value, above)
