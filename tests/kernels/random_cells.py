@@ -88,6 +88,9 @@ class RandomCell(Cell):
     def one_of(self, functions: tuple[Any, ...], number: int) -> Any:
         return functions[number % (len(functions) - self.smooth * JUMPING[id(functions)])]
 
+    def forward(self, x: Any, state: State, fixed: State = None) -> tuple[Any, State]:
+        return self.step(x, state, fixed)
+
     def parameter(self, *shape: int, scale: float = 1.0) -> Tensor:
         """The next one: drawn while the cell is built, found there afterwards."""
         name = str(self.place)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,7 +42,8 @@ def check(recipe: Recipe, case: Case, make: Any) -> None:
     try:
         found = results_of(CompiledStep(as_function(cell), make).unroll, over, case.looks_at)
     except Unsupported as reason:
-        assert "pieces" in str(reason), "all that a recipe holds can be compiled"
+        if "pieces" not in str(reason):  # all else that a recipe holds can be compiled
+            raise
         assume(False)
     assert_same(found, results_of(lambda over: by_plain_loop(cell, over), over, case.looks_at))
 
