@@ -117,6 +117,6 @@ def assert_same(found: Results, wanted: Results, tolerance: float = 1e-9) -> Non
         if ours is None or theirs is None:
             assert ours is theirs or (theirs if ours is None else ours).nan_to_num(0).eq(0).all()  # type: ignore[union-attr]
             continue
-        size = theirs[theirs.isfinite()].double().abs()
+        size = theirs[theirs.isfinite()].detach().double().abs()
         within = tolerance * (1 + float(size.max() if size.numel() else 0))
         torch.testing.assert_close(ours, theirs, rtol=0, atol=within, equal_nan=True)

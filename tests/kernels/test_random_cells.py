@@ -222,6 +222,10 @@ FOUND: dict[str, tuple[Recipe, Callable[[Case], Case]]] = {
         ),
         lambda case: case,
     ),
+    "columns of which there are none": (
+        Recipe((17,), 3, (), 0, 0, 1, (Instruction("whole", 1, 0, 9), Instruction("join", 2, 0, 12)), (4,), (0, 0, 0)),
+        lambda case: case,
+    ),
 }
 
 

@@ -74,6 +74,8 @@ class Tracer:
             for place, leaf in enumerate(structure.leaves)
         )
         for leaf in structure.leaves:
+            if leaf.role is not Role.PARAMETER and 0 in leaf.shape:
+                raise Unsupported(f"{WORDS[leaf.role]} without features")
             if leaf.role is not Role.PARAMETER and not (leaf.dtype.is_floating_point or leaf.dtype == torch.bool):
                 raise Unsupported(f"{WORDS[leaf.role]} of type {leaf.dtype} (numbers are of a floating type)")
 
