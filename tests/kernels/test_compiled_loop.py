@@ -255,7 +255,7 @@ def test_what_is_written_to_outputs_never_makes_a_wrong_gradient() -> None:
     outputs, after = compiled(cell).unroll(unrolling(cell))
     with torch.no_grad():
         outputs.mul_(2)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+    with pytest.raises(RuntimeError, match="modified (by an )?inplace"):
         (outputs.sum() + after.h.sum()).backward()
 
 

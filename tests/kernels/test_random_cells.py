@@ -54,7 +54,7 @@ def test_in_torch(recipe: Recipe, case: Case) -> None:
     check(recipe, case, TorchLoop)
 
 
-@search(max_examples=2)
+@search(max_examples=3)
 @given(recipes(5), cases())
 def test_in_machine_code(recipe: Recipe, case: Case) -> None:
     check(recipe, case, make_loop)
@@ -114,7 +114,7 @@ def check_single(recipe: Recipe, case: Case) -> None:
         assert ours <= 2 * theirs + 3e-7 * (1 + size)
 
 
-@search(max_examples=1)
+@search(max_examples=3)
 @given(recipes(4), cases())
 def test_in_single_precision(recipe: Recipe, case: Case) -> None:
     check_single(recipe, case)
