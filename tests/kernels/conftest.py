@@ -64,7 +64,10 @@ def results_and_gradients(unroll: Callable[[Unrolling], tuple[State, State]], gi
         if leaf.requires_grad:
             weights = torch.linspace(-1, 2 + place, leaf.numel(), dtype=leaf.dtype).view(leaf.shape).sin()
             loss = loss + (leaf * weights).sum() + (leaf * leaf.cos()).sum() / 3
-    return results, list(torch.autograd.grad(loss, tensors_of(given), allow_unused=True))
+    leaves = tensors_of(given)
+    if not (leaves and loss.requires_grad):
+        return results, [None] * len(leaves)
+    return results, list(torch.autograd.grad(loss, leaves, allow_unused=True))
 
 
 def largest_difference(first: list[Tensor | None], second: list[Tensor | None]) -> float:

@@ -240,16 +240,23 @@ def test_bfloat16_is_as_near_as_its_plain_loop(name: str) -> None:
     assert (found - outputs).norm() < 2 * (plain - outputs).norm()
 
 
-def test_outputs_may_be_written_to() -> None:
+def test_the_last_state_may_be_written_to() -> None:
     cell = GRU(INPUT, HIDDEN)
     given = unrolling(cell)
     gradients = []
     for unroll in (compiled(cell).unroll, lambda given: by_plain_loop(cell, given)):
         outputs, after = unroll(given)
-        with torch.no_grad():
-            outputs.clone().mul_(2)
-        gradients.append(torch.autograd.grad((outputs * 2).sum() + after.h.sum(), given.inputs)[0])
+        gradients.append(torch.autograd.grad(outputs.sin().sum() + after.h.mul_(2).cos().sum(), given.inputs)[0])
     assert largest_difference([gradients[0]], [gradients[1]]) < 1e-12
+
+
+def test_what_is_written_to_outputs_never_makes_a_wrong_gradient() -> None:
+    cell = GRU(INPUT, HIDDEN)
+    outputs, after = compiled(cell).unroll(unrolling(cell))
+    with torch.no_grad():
+        outputs.mul_(2)
+    with pytest.raises(RuntimeError, match="modified (by an )?inplace"):
+        (outputs.sum() + after.h.sum()).backward()
 
 
 class Dice(Made):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,3 +99,81 @@ def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     folder = cache_folder()
     assert folder.is_dir() and tmp_path not in folder.parents
+
+
+@pytest.mark.parametrize("left", [0, 100, 9000])
+def test_half_a_library_is_built_again(compiler: Compiler, left: int) -> None:
+    compiler.load(SOURCE)
+    (path,) = compiler.folder.glob("*.so")
+    whole = path.read_bytes()
+    assert len(whole) > left
+    path.unlink()
+    path.write_bytes(whole[:left])
+    assert Compiler(compiler.command, compiler.folder).load(SOURCE).answer() == 42
+    (path,) = compiler.folder.glob("*.so")
+    assert path.stat().st_size == len(whole)
+
+
+def test_what_a_killed_process_left_is_removed(compiler: Compiler) -> None:
+    compiler.folder.mkdir()
+    old, new = compiler.folder / f"{module.UNFINISHED}old", compiler.folder / f"{module.UNFINISHED}new"
+    for room in (old, new):
+        room.mkdir()
+        (room / "kernel.so").write_bytes(b"half")
+    os.utime(old, (0, 0))
+    compiler.load(SOURCE)
+    assert not old.exists() and new.exists()
+
+
+def test_a_process_killed_while_it_compiles_leaves_nothing_that_is_loaded(tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text(
+        '#!/bin/sh\ncase "$*" in *version*) exit 0;; esac\nfor last; do :; done\necho half > "$last"\ntouch "$0.began"\nsleep 60\n'
+    )
+    slow.chmod(0o755)
+    folder = tmp_path / "kernels"
+    program = (
+        "import sys; from pathlib import Path; from unrolled.kernels.compiler import Compiler\n"
+        "Compiler((sys.argv[1],), Path(sys.argv[2])).load('')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(slow), str(folder)], start_new_session=True)
+    while not (tmp_path / "slow.began").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert [path.name.startswith(module.UNFINISHED) for path in folder.iterdir()] == [True]
+    assert Compiler(system_compiler().command, folder).load(SOURCE).answer() == 42
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_end(compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_own_folder", lambda: str(tmp_path / "own"))
+    compiler.folder.write_text("a file, where the folder should be")
+    assert compiler.load(SOURCE).answer() == 42
+    assert list((tmp_path / "own").glob("*.so"))
+    (tmp_path / "other").write_text("")
+    monkeypatch.setattr(module, "_own_folder", lambda: str(tmp_path / "other"))
+    with pytest.raises(NoCompiler, match="a kernel cannot be written to .*kernels"):
+        Compiler(compiler.command, compiler.folder).load(SOURCE)
+
+
+def test_a_full_disk_is_no_end(compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_own_folder", lambda: str(tmp_path / "own"))
+    build = tempfile.TemporaryDirectory
+
+    def full(*arguments: Any, **keywords: Any) -> Any:
+        if Path(keywords["dir"]) == compiler.folder:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return build(*arguments, **keywords)
+
+    monkeypatch.setattr(module.tempfile, "TemporaryDirectory", full)
+    assert compiler.load(SOURCE).answer() == 42
+
+
+def test_nobodys_home_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert cache_folder().is_dir()

@@ -123,7 +123,7 @@ REFUSED: dict[str, tuple[Function, str]] = {
     "a row of all": (lambda a, v: a + a[:1], "aten"),
     "all in a row": (lambda a, v: (a.reshape(-1) * 2).view(-1, 4), "aten.view"),
     "dropout": (lambda a, v: F.dropout(a), "aten.bernoulli_"),
-    "a decision": (lambda a, v: a if a.sum() > 0 else -a, "DataDependent"),
+    "a decision": (lambda a, v: a if a.sum() > 0 else -a, "depends on the elements of a tensor"),
     "largest by place": (lambda a, v: a.max(-1, keepdim=True)[0] * a, "aten.max"),
     "sorting": (lambda a, v: a.sort(-1)[0], "aten.sort"),
     "an unknown function": (lambda a, v: torch.lgamma(a.abs() + 1), "aten.lgamma"),

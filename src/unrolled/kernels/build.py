@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from unrolled.kernels.graph import CALL, INPUT, POINTWISE, PRODUCT, Kind, Node, Operand
+from unrolled.kernels.graph import CALL, INPUT, POINTWISE, PRODUCT, Kind, Node, Operand, Unsupported
 
 
 class Place(NamedTuple):
@@ -65,7 +65,12 @@ class Graph:
 
         Returns:
             The node.
+
+        Raises:
+            Unsupported: no features, but to be put beside others.
         """
+        if width == 0 and operation != "fill":
+            raise Unsupported("values without features")
         return self._node(operation, tuple(operands), Kind.ROWS, (width,), dtype, option)
 
     def pointwise(self, name: str, operands: Sequence[Operand], width: int, dtype: torch.dtype) -> Node:
@@ -141,7 +146,7 @@ class Graph:
             Rows as wide as all pieces; neighbours that were cut from each other are joined again.
         """
         flat: list[Node] = []
-        for piece in pieces:
+        for piece in [piece for piece in pieces if piece.width > 0] or pieces[:1]:
             for part in piece.nodes if piece.operation == "concatenate" else (piece,):
                 joined = self._joined(flat[-1], part) if flat else None
                 flat[-1:] = [joined] if joined is not None else [*flat[-1:], part]

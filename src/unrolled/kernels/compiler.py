@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -10,8 +12,11 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 COMPILERS = ("c++", "g++", "clang++")
 """Looked for in this order, after the environment variable `CXX`."""
@@ -21,6 +26,16 @@ FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapp
 
 CHOICES = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",), ())
 """What not every compiler and machine takes: the first of these that compiles is used. Without OpenMP a kernel runs on one thread."""
+
+
+UNFINISHED = "building-"
+"""How the folders begin in which a library is built."""
+
+LONGEST = 3600
+"""Seconds after which nobody builds in such a folder any more."""
+
+SPACE = 1 << 20
+"""Bytes without which nothing can be built."""
 
 
 class NoCompiler(Exception):
@@ -56,26 +71,38 @@ class Compiler:
         """
         name = hashlib.sha256(f"{self.identity}\n{source}".encode()).hexdigest()[:32]
         path = self.folder / f"{name}.so"
-        if path.is_file():
+        if _is_whole(path):
             try:
                 return ctypes.CDLL(str(path))
             except OSError:
                 path.unlink(missing_ok=True)  # damaged from outside: what is put there below is whole
-        return self._build(source, path)
+        try:
+            return self._build(source, path)
+        except OSError as error:
+            # Full, or not to be written to after all: this process alone then has it.
+            try:
+                return self._build(source, Path(_own_folder()) / path.name)
+            except OSError:
+                raise NoCompiler(f"a kernel cannot be written to {self.folder} ({error})") from None
 
     def _build(self, source: str, path: Path) -> ctypes.CDLL:
         """Compile beside the place it goes to, then move: other processes see nothing or all of it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix="building-") as room:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=UNFINISHED) as room:
             text, built = Path(room) / "kernel.cpp", Path(room) / "kernel.so"
             text.write_text(source, encoding="utf-8")
             for choice in CHOICES:
                 result = self._call(*FLAGS, *choice, str(text), "-o", str(built))
                 if result.returncode == 0:
+                    with text.open("a", encoding="utf-8") as end:
+                        end.write(_ending(built))
                     os.replace(text, path.with_suffix(".cpp"))
                     os.replace(built, path)
                     return ctypes.CDLL(str(path))
-        raise NoCompiler(f"`{' '.join(self.command)}` could not build a kernel: {result.stderr.strip()[:2000]}")
+            if shutil.disk_usage(room).free < SPACE:
+                raise OSError("no space left")
+        raise NoCompiler(f"`{' '.join(self.command)}` could not build a kernel: {_complaint(result.stderr)}")
 
     def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         try:
@@ -100,18 +127,73 @@ def system_compiler() -> Compiler:
     return Compiler(command, cache_folder())
 
 
+def thread_count() -> int:
+    """How many threads a kernel uses: as many as torch does.
+
+    Returns:
+        The number; 1 in a process that was forked from one whose kernels had several, which a fork does not take along: it would wait for ever.
+    """
+    count = torch.get_num_threads()
+    if count > 1 and _started.setdefault("process", os.getpid()) != os.getpid():
+        return 1
+    return count
+
+
+_started: dict[str, int] = {}
+"""The process in which a kernel first had several threads."""
+
+
 def cache_folder() -> Path:
     """Where built kernels are kept: in the user's cache, or in a temporary folder where that cannot be written.
 
     Returns:
         A folder that is there and can be written to.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unrolled" / "kernels"
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unrolled" / "kernels"
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="unrolled-kernels-"))
-    return folder if os.access(folder, os.W_OK) else Path(tempfile.mkdtemp(prefix="unrolled-kernels-"))
+    except (OSError, RuntimeError):  # the latter: nobody's home
+        return Path(_own_folder())
+    return folder if os.access(folder, os.W_OK) else Path(_own_folder())
+
+
+@functools.cache
+def _own_folder() -> str:
+    """A folder of this process, which goes with it."""
+    folder = tempfile.mkdtemp(prefix="unrolled-kernels-")
+    atexit.register(_remove, folder, os.getpid())
+    return folder
+
+
+def _remove(folder: str, owner: int) -> None:
+    if os.getpid() == owner:  # not by a process that it forked
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what was left by processes that were killed while they compiled."""
+    for room in folder.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - room.stat().st_mtime > LONGEST:
+                shutil.rmtree(room, ignore_errors=True)
+
+
+def _ending(library: Path) -> str:
+    """What the source ends with that lies beside a library: to load half a library would end the process."""
+    return f"\n// {library.stat().st_size} bytes\n"
+
+
+def _is_whole(library: Path) -> bool:
+    try:
+        return library.with_suffix(".cpp").read_text(encoding="utf-8").endswith(_ending(library))
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _complaint(text: str) -> str:
+    """The first errors of what a compiler says."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "; ".join([line for line in lines if "error" in line.lower()][:3] or lines[:3])[:600]
 
 
 def processor() -> str:

@@ -28,7 +28,8 @@ class Direction:
         """
         self.task, self.parts = task, parts
         self.before = Evaluation(task.given, parts.before)
-        self.loop = make(parts.program)
+        # Where nothing is carried, all is done before the loop and after it.
+        self.loop = make(parts.program) if parts.program.streams_out or parts.program.states else None
         there = [*task.given, *parts.before, *[state.before for state in task.carried], *[node for node, _ in parts.writes], *parts.sums]
         self.after = Evaluation(there, parts.results)
         read = [*self.before.given, *self.after.given, *parts.program.arrays]
@@ -78,7 +79,8 @@ class Direction:
         sums = [state.before for state in states[len(initial) :]]
         arrays += [torch.zeros(size.batch, node.width, dtype=node.dtype, device=size.device) for node in sums]
         finals = [torch.empty(size.batch, state.before.width, dtype=state.before.dtype, device=size.device) for state in states]
-        self.loop([*arrays, *finals], size.time, size.batch)
+        if self.loop is not None:
+            self.loop([*arrays, *finals], size.time, size.batch)
         return buffers, streams, finals
 
     def _stream(self, place: int, buffer: Tensor, initial: Sequence[Tensor]) -> Tensor:

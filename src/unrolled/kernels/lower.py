@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,15 +48,16 @@ FILLED = {
 class Lowering:
     """Translates the calls of one trace."""
 
-    def __init__(self, graph: Graph, batch: int, number: torch.dtype) -> None:
+    def __init__(self, graph: Graph, batch: int, number: torch.dtype, lines: Mapping[str, str]) -> None:
         """Translate into a graph.
 
         Args:
             graph: where nodes are made.
             batch: the size that stands for the batch in traced shapes.
             number: the type in which rows of integers are kept.
+            lines: where a person's code calls an operation, by the name of its node.
         """
-        self.graph, self.batch, self.arithmetic = graph, batch, Arithmetic(graph, batch, number)
+        self.graph, self.batch, self.arithmetic, self.lines = graph, batch, Arithmetic(graph, batch, number), lines
         self.moves = self.arithmetic.moves
 
     def run(self, module: fx.GraphModule, leaves: Sequence[Term]) -> list[Any]:
@@ -91,17 +92,19 @@ class Lowering:
         return result
 
     def _checked(self, node: fx.Node, call: Traced) -> Any:
+        line = self.lines.get(node.name, "")
         try:
+            if torch.Tag.nondeterministic_seeded in getattr(call.target, "tags", ()):
+                raise Unsupported(f"{call.name} (random numbers inside the step)")
             if not call.target._schema.is_mutable:
                 return self.call(call)
             _check_alone(node, call.name)
             return self._in_place(call)
-        except Unsupported:
-            raise
-        except (
-            Exception
-        ) as error:  # a way to call an operation that was not thought of must not end the work of a caller who has a plain loop
-            raise Unsupported(f"{call.name} ({type(error).__name__}: {error})") from error
+        except Unsupported as reason:
+            raise Unsupported(f"{reason}{line}") from None
+        # A way to call an operation that was not thought of must not end the work of a caller who has a plain loop.
+        except Exception as error:
+            raise Unsupported(f"{call.name} ({type(error).__name__}: {error}){line}") from error
 
     def _in_place(self, call: Traced) -> Any:
         """What the tensor that is written to holds afterwards."""
@@ -128,8 +131,6 @@ class Lowering:
         Raises:
             Unsupported: the operation has no equivalent.
         """
-        if torch.Tag.nondeterministic_seeded in getattr(call.target, "tags", ()):
-            raise Unsupported(f"{call.name} (random numbers inside the step)")
         for value in result_tensors(call.value):
             if self.batch in value.shape and value.dtype.is_complex:
                 raise Unsupported(f"{call.name} (elements of type {value.dtype})")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from unrolled.kernels.compiler import NoCompiler
 from unrolled.kernels.cut import cheapest_cut
 from unrolled.kernels.direction import Direction
-from unrolled.kernels.graph import MOVES, POINTWISE, Carried, LoopMaker, Node, ordered
+from unrolled.kernels.graph import MOVES, POINTWISE, Carried, Kind, LoopMaker, Node, Unsupported, ordered
 from unrolled.kernels.split import Task, dependents, take_apart
 from unrolled.kernels.structure import Role, Step, Structure, Unrolling
 from unrolled.kernels.trace import Backward, Tracer
@@ -46,7 +48,8 @@ class Plan:
         self.train = self._tracer.train
         self.inputs = tuple(node for node, leaf in zip(self.forward.leaves, structure.leaves, strict=True) if leaf.role is Role.INPUT)
         self._traces: dict[Marks, Backward] = {}
-        self._backwards: dict[Marks, Back] = {}
+        self._backwards: dict[Marks, Back | None] = {}
+        self._lock = threading.Lock()
         everywhere = tuple(node.dtype.is_floating_point for node in self.forward.outputs)
         self.read = self._to_read(self._trace(everywhere)) if self.train else ()
         """Rows of all steps that the backward direction takes from the forward one; some are leaves, or parts of the state after each step."""
@@ -55,22 +58,30 @@ class Plan:
         """Those that are neither."""
         self.ahead = self._made(self._forward_task())
         if self.train:
-            self.backward(everywhere)
+            self._backwards[everywhere] = self._back(everywhere)
 
-    def backward(self, present: Marks) -> Back:
+    def backward(self, present: Marks) -> Back | None:
         """The backward direction.
 
         Args:
             present: for each output, whether a gradient comes in.
 
         Returns:
-            The direction; gradients of the state are its last state.
+            The direction; gradients of the state are its last state. `None` where there is none for these gradients, though there is one for
+            those of all outputs: a forward pass that has been made must not end in an error.
         """
-        if present not in self._backwards:
-            trace = self._trace(present)
-            task, places = self._backward_task(trace)
-            self._backwards[present] = Back(self._made(task), trace, places)
+        with self._lock:
+            if present not in self._backwards:
+                try:
+                    self._backwards[present] = self._back(present)
+                except (Unsupported, NoCompiler):
+                    self._backwards[present] = None
         return self._backwards[present]
+
+    def _back(self, present: Marks) -> Back:
+        trace = self._trace(present)
+        task, places = self._backward_task(trace)
+        return Back(self._made(task), trace, places)
 
     def state(self, nodes: Sequence[Any]) -> list[Any]:
         """What belongs to the leaves that are the state.
@@ -130,7 +141,9 @@ class Plan:
         there = {*state, *self.inputs, *self.forward.after, *self.forward.outputs}
         nodes = ordered([node for node in backward.gradients if node is not None])
         incoming = [node for node in (*backward.of_outputs, *backward.of_after) if node is not None]
-        made, varying, looping = dependents(nodes, incoming), dependents(nodes, [*state, *self.inputs]), dependents(nodes, state)
+        varying, looping = dependents(nodes, [*state, *self.inputs]), dependents(nodes, state)
+        # A sum over the batch is for the backward direction, even where no gradient that comes in has a part in it (it is zero then).
+        made = dependents(nodes, [*incoming, *[node for node in nodes if node in varying and node.kind is Kind.SHARED]])
 
         def given(node: Node) -> bool:
             return node in there or not (node.operation in POINTWISE or node.operation in MOVES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from unrolled.kernels.compiler import NoCompiler
 from unrolled.kernels.direction import Values
 from unrolled.kernels.evaluate import Size, over_time
 from unrolled.kernels.graph import LoopMaker, Node, Unsupported
-from unrolled.kernels.plan import Plan
+from unrolled.kernels.plan import Back, Plan
 from unrolled.kernels.structure import Leaf, Role, Step, Structure, Unrolling, describe
 
 
@@ -35,6 +36,7 @@ class CompiledStep:
         """
         self.step, self.make = step, make
         self._plans: dict[Structure, Plan | Unsupported | NoCompiler] = {}
+        self._lock = threading.Lock()
 
     def unroll(self, given: Unrolling) -> tuple[State, State]:
         """Take all steps.
@@ -50,11 +52,12 @@ class CompiledStep:
             NoCompiler: the back end needs one.
         """
         structure, tensors = describe(given)
-        if structure not in self._plans:
-            try:
-                self._plans[structure] = Plan(self.step, given, structure, self.make)
-            except (Unsupported, NoCompiler) as reason:
-                self._plans[structure] = reason
+        with self._lock:
+            if structure not in self._plans:
+                try:
+                    self._plans[structure] = Plan(self.step, given, structure, self.make)
+                except (Unsupported, NoCompiler) as reason:
+                    self._plans[structure] = reason
         plan = self._plans[structure]
         if isinstance(plan, Unsupported):
             raise Unsupported(*plan.args)
@@ -86,12 +89,13 @@ class _Unroll(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         plan: Plan = ctx.plan
-        count = len(plan.structure.leaves)
-        tensors, stored = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
-        if torch.is_grad_enabled() or any(gradient is not None and _is_many(gradient) for gradient in gradients):
-            return None, None, *_by_plain_loop(plan, ctx.size, tensors, gradients)
+        saved = ctx.saved_tensors
+        special = torch.is_grad_enabled() or any(gradient is not None and _is_many(gradient) for gradient in gradients)
+        back = None if special else plan.backward(tuple(gradient is not None for gradient in gradients[: len(plan.forward.outputs)]))
+        if back is None:
+            return None, None, *_by_plain_loop(plan, ctx.size, saved[: len(plan.structure.leaves)], gradients)
         with _own_precision(ctx.size.device):
-            found = _run_back(plan, ctx.size, tensors, stored, gradients)
+            found = _run_back(plan, back, ctx.size, saved, gradients)
         return None, None, *[gradient if wanted else None for gradient, wanted in zip(found, ctx.needs_input_grad[2:], strict=True)]
 
 
@@ -108,16 +112,15 @@ def _run(plan: Plan, size: Size, tensors: Sequence[Tensor]) -> tuple[list[Tensor
         own = rows.clone() if node in forward.leaves else over_time(rows, size)
         outputs.append(own.reshape(size.time, size.batch, *shape).transpose(0, 1))
     shapes = [leaf.shape for leaf in plan.state(leaves)]
-    state = [final.view(size.batch, *shape) for final, shape in zip(finals, shapes, strict=True)]
+    # What is no view may be written to.
+    state = [final if len(shape) == 1 else final.view(size.batch, *shape) for final, shape in zip(finals, shapes, strict=True)]
     return [*outputs, *state], [values[node] for node in plan.read if node not in plan.inputs]
 
 
-def _run_back(
-    plan: Plan, size: Size, tensors: Sequence[Tensor], stored: Sequence[Tensor], gradients: Sequence[Tensor | None]
-) -> list[Tensor | None]:
+def _run_back(plan: Plan, back: Back, size: Size, saved: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
     """The gradients of all leaves, from leaves, what was stored, and the gradients of outputs and last state."""
     count = len(plan.forward.outputs)
-    back = plan.backward(tuple(gradient is not None for gradient in gradients[:count]))
+    tensors, stored = saved[: len(plan.structure.leaves)], saved[len(plan.structure.leaves) :]
     values = _leaf_values(plan, back.direction.leaves, tensors, size)
     values.update(zip([node for node in plan.read if node not in plan.inputs], stored, strict=True))
     for node, gradient in zip(back.trace.of_outputs, gradients, strict=False):

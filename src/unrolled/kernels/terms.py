@@ -125,6 +125,8 @@ class Moves:
         rows = places.reshape(ROWS, -1)
         if not torch.equal(rows, torch.where(rows[0] < 0, rows[0], rows[0] + ROW * torch.arange(ROWS).unsqueeze(1))):
             raise Unsupported(f"{name} (the rows of the batch do not stay apart)")
+        if rows.numel() == 0:
+            return self.graph.fill(0, 0, sources[0].dtype)
         pieces: list[Node] = []
         for first, length, repeated in _runs(rows[0].tolist()):
             if first < 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from unrolled.kernels.build import Graph
 from unrolled.kernels.decompose import PlainProducts, decompositions
 from unrolled.kernels.graph import BATCH_REDUCTIONS, Kind, Node, Unsupported, ordered
 from unrolled.kernels.lower import Lowering
+from unrolled.kernels.places import Watching, line_of
 from unrolled.kernels.structure import Leaf, Role, Step, Structure, Unrolling
 from unrolled.kernels.terms import Term
 
@@ -72,8 +74,10 @@ class Tracer:
             for place, leaf in enumerate(structure.leaves)
         )
         for leaf in structure.leaves:
+            if leaf.role is not Role.PARAMETER and 0 in leaf.shape:
+                raise Unsupported(f"{WORDS[leaf.role]} without features")
             if leaf.role is not Role.PARAMETER and not (leaf.dtype.is_floating_point or leaf.dtype == torch.bool):
-                raise Unsupported(f"elements of type {leaf.dtype}")
+                raise Unsupported(f"{WORDS[leaf.role]} of type {leaf.dtype} (numbers are of a floating type)")
 
     def forward(self) -> Forward:
         """Trace the step.
@@ -84,11 +88,16 @@ class Tracer:
         Raises:
             Unsupported: an operation without an equivalent, or a result that depends on the number of rows.
         """
-        first, second = (self._forward(batch) for batch in BATCHES)
+        drawn = random.getstate()
+        try:
+            first, second = (self._forward(batch) for batch in BATCHES)
+        finally:
+            # What a step drew of Python's random numbers is drawn again by the plain loop.
+            random.setstate(drawn)
         if any(node.operation in BATCH_REDUCTIONS for node in ordered([*first.outputs, *first.after])):
             raise Unsupported("a sum over the rows of the batch")
         if first[:-1] != second[:-1]:
-            raise Unsupported("arithmetic with the number of rows")
+            raise Unsupported("a result that depends on the number of rows, or is another one each time")
         return first
 
     def backward(self, forward: Forward, present: Sequence[bool]) -> Backward:
@@ -191,14 +200,14 @@ class Tracer:
         with _surroundings(), FakeTensorMode():
             fakes = [torch.empty(term.shape, dtype=term.node.dtype, device=self.structure.device) for term in terms]
             try:
-                with PlainProducts():
+                with PlainProducts(), Watching() as watching:
                     module = make_fx(function, decomposition_table=decompositions(), tracing_mode="fake")(*fakes)
             except Unsupported:
                 raise
             except Exception as error:  # whatever a step may raise on tensors without elements; the plain loop then says what is wrong
-                raise Unsupported(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}") from error
+                raise Unsupported(_reason(error)) from error
         number = next((term.node.dtype for term in terms if term.is_rows and term.node.dtype.is_floating_point), torch.float32)
-        return Lowering(self.graph, terms[0].shape[0], number).run(module, terms)
+        return Lowering(self.graph, terms[0].shape[0], number, watching.lines).run(module, terms)
 
 
 @contextlib.contextmanager
@@ -209,13 +218,44 @@ def _surroundings() -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         for device in ("cpu", "cuda"):
             stack.enter_context(torch.autocast(device, enabled=False))
+        if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+            # What is kept is for the trace alone: a checkpoint, say, would count it among its own.
+            stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_unchanged, _unchanged))
         yield
+
+
+def _reason(error: Exception) -> str:
+    """What a step did that cannot be traced, in the words of who wrote it."""
+    said = str(error).strip().partition("\n")[0]
+    for name, part, words in TRACE_ERRORS:
+        if type(error).__name__ == name and part in said:
+            return f"{words}{line_of(error)}"
+    return f"{type(error).__name__}: {said[:200]}{line_of(error)}"
+
+
+WORDS = {Role.INPUT: "an input", Role.STATE: "a state", Role.FIXED: "something fixed"}
+
+TRACE_ERRORS = (
+    # What torch raises, a part of what it says then, and what it means.
+    ("DataDependentOutputException", "", "a Python value or choice that depends on the elements of a tensor"),
+    ("DynamicOutputShapeException", "", "a shape that depends on the elements of a tensor"),
+    (
+        "AssertionError",
+        "convert all Tensors to FakeTensors",
+        "a tensor that is neither a parameter nor a buffer of the cell (see `register_buffer`)",
+    ),
+    ("RuntimeError", ".numpy()", "arithmetic outside of torch"),
+)
 
 
 def _axes(leaf: Leaf) -> tuple[Kind, tuple[int, ...]]:
     if leaf.role is Role.PARAMETER:
         return Kind.SHARED, leaf.shape
     return Kind.ROWS, (torch.Size(leaf.shape).numel(),)
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _nothing(leaf: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import threading
 import warnings
 import weakref
 from collections.abc import Mapping
@@ -11,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import functional_call
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from unrolled.core.state import State, map_state, named_leaves
 from unrolled.kernels import CompiledStep, NoCompiler, Step, Unrolling, Unsupported, make_loop
 from unrolled.nn.cell import Cell
+from unrolled.nn.frozen import Settings, changed, settings, without_weights
 from unrolled.nn.unroll import Sequences
 
 LEAST = 64 * 64
@@ -23,8 +27,24 @@ LEAST = 64 * 64
 
 TYPES = (torch.float32, torch.float64)
 
-_steps: weakref.WeakKeyDictionary[Cell, dict[Any, CompiledStep]] = weakref.WeakKeyDictionary()
+MOST_SETTINGS = 8
+"""So many ways to set its attributes a cell is compiled for: one more, and they change faster than compiling pays."""
+
+
+class _Known:
+    """What is known of a cell, as long as it lives."""
+
+    def __init__(self) -> None:
+        self.steps: dict[Settings, CompiledStep] = {}
+        """One for each way the cell may be set: its attributes are part of what is traced."""
+        self.reason: str | None = None
+        """Why it is not compiled, whatever its attributes."""
+
+
+_known: weakref.WeakKeyDictionary[Cell, _Known] = weakref.WeakKeyDictionary()
 _told: set[str] = set()
+_lock = threading.RLock()
+"""For what is kept here, and for the copies of cells, whose parameters are put in their places while a step is taken."""
 
 
 def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, restart: State, fixed: State) -> tuple[Any, State] | None:
@@ -53,7 +73,8 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
         with torch.autocast("cpu", enabled=False):
             return _compiled_step(cell).unroll(given)
     except Unsupported as reason:
-        _tell(f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {reason}")
+        what = re.sub(r"\baten\.(\w+)", r"`torch.\1`", str(reason))
+        _tell(f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {what}")
     except NoCompiler as reason:
         _tell(f"cells are unrolled step by step, which is slow: {reason}")
     return None
@@ -67,10 +88,13 @@ def _may_compile(cell: Cell, parameters: Mapping[str, Tensor]) -> bool:
     if sum(parameter.numel() for parameter in parameters.values()) < LEAST:
         return False
     transformed = (
-        torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+        *(torch.compiler.is_compiling(), torch.jit.is_tracing(), torch._C._functorch.peek_interpreter_stack() is not None),
+        *(forward_ad._current_level >= 0, _get_current_dispatch_mode() is not None),
     )
-    watched = any(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks for part in cell.modules())
-    return not transformed and _get_current_dispatch_mode() is None and not watched
+    watched = _has_any_global_hook() or any(
+        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks for part in cell.modules()
+    )
+    return not any(transformed) and not watched
 
 
 def _plain_tensors(*trees: Any) -> bool:
@@ -80,26 +104,35 @@ def _plain_tensors(*trees: Any) -> bool:
 
 
 def _compiled_step(cell: Cell) -> CompiledStep:
-    """One for each way the cell may be set: its numbers and words are part of what is traced."""
-    words = tuple(
-        (name, key, value)
-        for name, part in cell.named_modules()
-        for key, value in vars(part).items()
-        if isinstance(value, bool | int | float | str)
-    )
-    mine = _steps.setdefault(cell, {})
-    if words not in mine:
-        mine[words] = CompiledStep(_pure(weakref.ref(cell)), make_loop)
-    return mine[words]
+    now = settings(cell)
+    with _lock:
+        known = _known.setdefault(cell, _Known())
+        if known.reason is None and now not in known.steps:
+            if len(known.steps) == MOST_SETTINGS:
+                names = ", ".join(f"`{name}`" for name in changed([*known.steps][-1], now))
+                known.reason = f"a cell whose attributes change from call to call ({names}; see `register_buffer` for numbers that do)"
+            else:
+                known.steps[now] = CompiledStep(_pure(cell, known), make_loop)
+        if known.reason is not None:
+            raise Unsupported(known.reason)
+        return known.steps[now]
 
 
-def _pure(cell: weakref.ref[Cell]) -> Step:
+def _pure(cell: Cell, known: _Known) -> Step:
     """The step as a function of all it depends on. What is compiled must not keep the cell alive, by which it is found."""
+    try:
+        held = without_weights(cell)
+    except Exception as error:  # whatever an attribute may raise that cannot be copied
+        raise Unsupported(f"a cell that cannot be copied ({error})") from error
+    before = settings(held)
 
     def step(x: Any, state: State, fixed: State, parameters: Mapping[str, Tensor]) -> tuple[State, State]:
-        held = cell()
-        assert held is not None
-        result: tuple[State, State] = functional_call(held, dict(parameters), (x, state, fixed))
+        with _lock:
+            result: tuple[State, State] = functional_call(held, dict(parameters), (x, state, fixed))
+            names = changed(before, settings(held))
+        if names:
+            known.reason = f"a step that changes attributes of its cell ({', '.join(f'`{name}`' for name in names)})"
+            raise Unsupported(known.reason)
         return result
 
     return step
