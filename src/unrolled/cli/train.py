@@ -139,7 +139,7 @@ def translation(
     run_verb("translation", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options))
 
 
-@app.command("tagging")
+@app.command("tagging", cls=PlainCommand)
 def tagging(
     files: Labelled = None,
     valid: Valid = None,
@@ -163,7 +163,7 @@ def tagging(
     run_verb("tagging", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options, init_from))
 
 
-@app.command("classification")
+@app.command("classification", cls=PlainCommand)
 def classification(
     files: Classes = None,
     valid: Valid = None,
@@ -187,7 +187,7 @@ def classification(
     run_verb("classification", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options, init_from))
 
 
-@app.command("masked-lm")
+@app.command("masked-lm", cls=PlainCommand)
 def masked_language_model(
     files: Texts = None,
     valid: Valid = None,
