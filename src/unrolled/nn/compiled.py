@@ -53,9 +53,9 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
         with torch.autocast("cpu", enabled=False):
             return _compiled_step(cell).unroll(given)
     except Unsupported as reason:
-        _tell(f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {reason}")
+        tell(f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {reason}")
     except NoCompiler as reason:
-        _tell(f"cells are unrolled step by step, which is slow: {reason}")
+        tell(f"cells are unrolled step by step, which is slow: {reason}")
     return None
 
 
@@ -66,11 +66,23 @@ def _cast(tree: State, dtype: torch.dtype) -> State:
 def _may_compile(cell: Cell, parameters: Mapping[str, Tensor]) -> bool:
     if sum(parameter.numel() for parameter in parameters.values()) < LEAST:
         return False
-    transformed = (
-        torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
-    )
     watched = any(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks for part in cell.modules())
-    return not transformed and _get_current_dispatch_mode() is None and not watched
+    return not is_transformed() and not watched
+
+
+def is_transformed() -> bool:
+    """Whether torch traces or transforms what is called now, so that it has to see every operation.
+
+    Returns:
+        True under `torch.compile`, `torch.export`, `torch.jit.trace`, `torch.func`, forward-mode derivatives and dispatch modes.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+        or _get_current_dispatch_mode() is not None
+    )
 
 
 def _plain_tensors(*trees: Any) -> bool:
@@ -89,23 +101,36 @@ def _compiled_step(cell: Cell) -> CompiledStep:
     )
     mine = _steps.setdefault(cell, {})
     if words not in mine:
-        mine[words] = CompiledStep(_pure(weakref.ref(cell)), make_loop)
+        mine[words] = CompiledStep(pure_step(weakref.ref(cell)), make_loop)
     return mine[words]
 
 
-def _pure(cell: weakref.ref[Cell]) -> Step:
-    """The step as a function of all it depends on. What is compiled must not keep the cell alive, by which it is found."""
+def pure_step(cell: weakref.ref[Cell], *, tie_weights: bool = True) -> Step:
+    """The step as a function of all it depends on. What is compiled must not keep the cell alive, by which it is found.
+
+    Args:
+        cell: takes the step.
+        tie_weights: parameters that are one tensor now are given once.
+
+    Returns:
+        The function.
+    """
 
     def step(x: Any, state: State, fixed: State, parameters: Mapping[str, Tensor]) -> tuple[State, State]:
         held = cell()
         assert held is not None
-        result: tuple[State, State] = functional_call(held, dict(parameters), (x, state, fixed))
+        result: tuple[State, State] = functional_call(held, dict(parameters), (x, state, fixed), tie_weights=tie_weights)
         return result
 
     return step
 
 
-def _tell(sentence: str) -> None:
+def tell(sentence: str) -> None:
+    """Warn, once in a process.
+
+    Args:
+        sentence: what is warned of.
+    """
     if sentence not in _told:
         _told.add(sentence)
         warnings.warn(sentence, stacklevel=2)

@@ -16,6 +16,7 @@ from unrolled.core.padded import Padded, check_lengths, length_mask
 from unrolled.core.state import State, map_state, named_leaves, where_state
 from unrolled.nn.cell import Cell, Noisy
 from unrolled.nn.compiled import run_compiled
+from unrolled.nn.stream import run_step
 from unrolled.nn.unroll import Sequences, flip, flip_resets, run_steps, run_whole
 
 
@@ -121,7 +122,7 @@ class Recurrence(Layer):
         return self.cell.initial_state(batch_size)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step of the cell.
+        """One step of the cell, compiled where no gradient is wanted.
 
         Args:
             x: `[batch, input]`.
@@ -135,7 +136,8 @@ class Recurrence(Layer):
         """
         if self.reverse:
             raise UserError("a layer that reads backwards needs the whole sequence and cannot be stepped")
-        return self.cell.step(x, state)
+        cell = self.cell
+        return (None if self.plain else run_step(cell, x, state)) or cell.step(x, state)
 
     def forward(
         self,
