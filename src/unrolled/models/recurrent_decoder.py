@@ -19,6 +19,7 @@ from unrolled.nn.attention import ATTENTIONS, Attended, Attention, Memory
 from unrolled.nn.cell import Cell
 from unrolled.nn.recurrence import Recurrence
 from unrolled.nn.sharing import Sharing, select_shared
+from unrolled.nn.stream import run_step
 
 
 class Decoded(NamedTuple):
@@ -174,7 +175,8 @@ class DecoderCell(Cell):
 
     def _layer(self, name: str, below: Tensor, state: State, fixed: DecoderFixed) -> tuple[Tensor, State]:
         drawn = None if fixed.layers is None else fixed.layers[name]
-        above, after = self._cell(name)(below, state, drawn)
+        cell = self._cell(name)
+        above, after = (None if self.training else run_step(cell, below, state)) or cell(below, state, drawn)
         if fixed.masks and name in fixed.masks:
             above = above * fixed.masks[name]
         return above, after

@@ -53,6 +53,8 @@ class Part(NamedTuple):
     above: int
     """Which part it belongs to."""
     name: str
+    first: int
+    """The first place of the same module, which may have several."""
     kind: type[nn.Module]
     sizes: tuple[int, int]
     """How many attributes and modules it has."""
@@ -72,6 +74,7 @@ class Stream:
             cell: as it is now.
         """
         places: dict[str, int] = {}
+        firsts: dict[nn.Module, int] = {}
         self._parts: list[Part] = []
         self._names: list[str] = []
         """Of parameters and buffers, those that are `None` too."""
@@ -80,8 +83,11 @@ class Stream:
             mine = vars(part)
             words = [key for key, value in mine.items() if isinstance(value, bool | int | float | str)]
             read = itemgetter(*words)
-            self._parts.append(Part(places.get(above, 0), name, type(part), (len(mine), len(part._modules)), read, read(mine)))
-            self._names += [f"{path}.{key}".lstrip(".") for key in (*part._parameters, *part._buffers)]
+            first = firsts.setdefault(part, len(places))
+            sizes = len(mine), len(part._modules)
+            self._parts.append(Part(places.get(above, 0), name, first, type(part), sizes, read, read(mine)))
+            if first == len(places):
+                self._names += [f"{path}.{key}".lstrip(".") for key in (*part._parameters, *part._buffers)]
             places[path] = len(places)
         tensors = self._read(cell) or []
         self._present = [tensor is not None for tensor in tensors]
@@ -139,7 +145,7 @@ class Stream:
     def _read(self, cell: Cell) -> list[Tensor | None] | None:
         attributes: list[dict[str, Any]] = []
         tensors: list[Tensor | None] = []
-        for above, name, kind, sizes, words, values in self._parts:
+        for above, name, first, kind, sizes, words, values in self._parts:
             module = attributes[above]["_modules"].get(name) if attributes else cell
             if type(module) is not kind:
                 return None
@@ -148,9 +154,12 @@ class Stream:
                 return None
             if any(HOOKS(mine)):
                 return []
+            if first == len(attributes):
+                tensors += mine["_parameters"].values()
+                tensors += mine["_buffers"].values()
+            elif mine is not attributes[first]:
+                return None
             attributes.append(mine)
-            tensors += mine["_parameters"].values()
-            tensors += mine["_buffers"].values()
         return tensors
 
 
