@@ -176,7 +176,8 @@ class DecoderCell(Cell):
     def _layer(self, name: str, below: Tensor, state: State, fixed: DecoderFixed) -> tuple[Tensor, State]:
         drawn = None if fixed.layers is None else fixed.layers[name]
         cell = self._cell(name)
-        above, after = (None if self.training else run_step(cell, below, state)) or cell(below, state, drawn)
+        taken = None if self.training or drawn is not None else run_step(cell, below, state)
+        above, after = taken or cell(below, state, drawn)
         if fixed.masks and name in fixed.masks:
             above = above * fixed.masks[name]
         return above, after
