@@ -116,7 +116,9 @@ def test_a_stream_equals_the_steps_of_the_cell(name: str, taken: list[bool]) -> 
                 wanted, wanted_state = cell.step(x, wanted_state)
                 state = after
                 same((output, state), (wanted, wanted_state), rtol=1e-11, atol=1e-12)
-                assert type(state) is type(wanted_state) and (output is getattr(state, "h", None)) == (wanted is getattr(wanted_state, "h", 0))
+                assert type(state) is type(wanted_state) and (output is getattr(state, "h", None)) == (
+                    wanted is getattr(wanted_state, "h", 0)
+                )
     assert taken == [True] * 16
 
 

@@ -56,7 +56,11 @@ class SingleStep:
         places = {role: [place for place, leaf in enumerate(structure.leaves) if leaf.role is role] for role in Role}
         leaves = {role: [structure.leaves[place] for place in places[role]] for role in Role}
         nodes = {role: [forward.leaves[place] for place in places[role]] for role in Role}
-        self._leaves, self._inputs, self._parameters = leaves[Role.INPUT] + leaves[Role.STATE], len(leaves[Role.INPUT]), leaves[Role.PARAMETER]
+        self._leaves, self._inputs, self._parameters = (
+            leaves[Role.INPUT] + leaves[Role.STATE],
+            len(leaves[Role.INPUT]),
+            leaves[Role.PARAMETER],
+        )
         self._form_x, self._form_state, self._form_output = Form.of(x), Form.of(state), Form.of(forward.form)
         outs = [node for node in dict.fromkeys(forward.outputs) if node not in forward.after]
         made = [*outs, *forward.after]
@@ -91,7 +95,7 @@ class SingleStep:
             return None
         after = [torch.empty_like(leaf) for leaf in arrived[self._inputs :]]
         outs = [torch.empty((batch, *shape), dtype=dtype) for shape, dtype in self._outs]
-        shared, kept = self._shared.pointers(parameters, batch)
+        shared, _kept = self._shared.pointers(parameters, batch)
         addresses = [tensor.data_ptr() for tensor in arrived]
         addresses[self._inputs : self._inputs] = [*[tensor.data_ptr() for tensor in outs], *shared]
         addresses += [tensor.data_ptr() for tensor in after]

@@ -55,7 +55,7 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
     except Unsupported as reason:
         tell(f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {reason}")
     except NoCompiler as reason:
-        tell(f"cells are unrolled step by step, which is slow: {reason}")
+        tell(f"cells are not compiled, and slower than they could be: {reason}")
     return None
 
 
