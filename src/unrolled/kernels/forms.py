@@ -50,22 +50,18 @@ class Form:
         Returns:
             False where the tree has another form.
         """
-        if self.flat:
-            if type(tree) is not self.kind or len(tree) != len(self.parts):
-                return False
-            leaves += tree
-            return True
         if self.kind is Tensor:
             leaves.append(tree)
             return True
-        if self.kind is type(None):
-            return tree is None
-        if self.kind is not dict:
-            fits = type(tree) is self.kind and len(tree) == len(self.parts)
-            return fits and all(form.gather(part, leaves) for form, part in zip(self.parts, tree, strict=True))
-        if not isinstance(tree, Mapping) or len(tree) != len(self.names):
+        if self.kind is dict:
+            named = isinstance(tree, Mapping) and len(tree) == len(self.names) and all(name in tree for name in self.names)
+            return named and all(form.gather(tree[name], leaves) for name, form in zip(self.names, self.parts, strict=True))
+        if type(tree) is not self.kind or len(tree or ()) != len(self.parts):
             return False
-        return all(name in tree and form.gather(tree[name], leaves) for name, form in zip(self.names, self.parts, strict=True))
+        if self.flat:
+            leaves += tree
+            return True
+        return all(form.gather(part, leaves) for form, part in zip(self.parts, tree or (), strict=True))
 
     def put(self, leaves: Iterator[Tensor]) -> State:
         """The inverse of `gather`.
