@@ -17,7 +17,7 @@ from unrolled.core.state import map_state, named_leaves
 from unrolled.kernels import NoCompiler
 from unrolled.nn import compiled
 from unrolled.nn.cell import Cell, HiddenState
-from unrolled.nn.cells import CELLS, GRU, LSTM, PeepholeLSTM, RecurrentDropout, Zoneout
+from unrolled.nn.cells import CELLS, GRU, LSTM, PeepholeLSTM, RecurrentDropout, ResetAfterGRU, Zoneout
 from unrolled.nn.recurrence import Bidirectional, Recurrence
 
 HIDDEN = 40
@@ -191,3 +191,20 @@ def test_what_is_compiled_keeps_no_cell_alive(taken: list[bool]) -> None:
     del cell
     gc.collect()
     assert gone() is None and taken == [True]
+
+
+@pytest.mark.parametrize("wrap", [lambda cell: cell, lambda cell: RecurrentDropout(cell, 0.3)])
+def test_torch_s_kernel_is_taken_where_it_is_the_faster_one(wrap: Any, taken: list[bool]) -> None:
+    """By a rule alone: an LSTM's for up to four lengths, torch's form of the GRU never, and under autocast always."""
+    (lstm, gru), xs = (wrap(kind(HIDDEN, HIDDEN)).eval() for kind in (LSTM, ResetAfterGRU)), torch.randn(6, 8, HIDDEN)
+    few, many = torch.tensor([8, 8, 5, 3, 5, 2]), torch.tensor([8, 7, 5, 3, 4, 2])
+    for cell, given, compiled_ones in ((lstm, xs, 0), (lstm, Padded(xs, few), 0), (lstm, Padded(xs, many), 1), (gru, xs, 1)):
+        taken.clear()
+        ours, plain = (Recurrence(cell, plain=plain)(given) for plain in (False, True))
+        assert taken == [True] * compiled_ones
+        close((ours[0].data, ours[1]), (plain[0].data, plain[1]))
+    taken.clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        for cell in (lstm, gru):
+            Recurrence(cell)(Padded(xs, many))
+    assert taken == []

@@ -6,9 +6,10 @@ from unrolled.kernels.compiler import NoCompiler
 from unrolled.kernels.graph import LoopMaker, Unsupported
 from unrolled.kernels.loop_cpp import CompiledLoop
 from unrolled.kernels.recurrence import CompiledStep
+from unrolled.kernels.stream import SingleStep
 from unrolled.kernels.structure import Step, Unrolling
 
 make_loop: LoopMaker = CompiledLoop
 """The back end that is used."""
 
-__all__ = ["CompiledStep", "NoCompiler", "Step", "Unrolling", "Unsupported", "make_loop"]
+__all__ = ["CompiledStep", "NoCompiler", "SingleStep", "Step", "Unrolling", "Unsupported", "make_loop"]

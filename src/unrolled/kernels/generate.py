@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 
 import torch
@@ -34,12 +34,29 @@ def source(program: LoopProgram, *, bfloat16_products: bool = False) -> str:
     Raises:
         Unsupported: a type of elements that there is no kernel for.
     """
-    plan = Plan(program)
+    parts = [preamble(program, HEADERS, bfloat16_products), *Writer(Plan(program)).parts()]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def preamble(program: LoopProgram, headers: Sequence[str], bfloat16_products: bool = False) -> str:
+    """What a file begins with: types, headers, and the program as text.
+
+    Args:
+        program: what each step does.
+        headers: names in the folder `runtime`.
+        bfloat16_products: round what products multiply to bfloat16.
+
+    Returns:
+        C++.
+
+    Raises:
+        Unsupported: a type of elements that there is no kernel for.
+    """
     bfloat16 = "#define BFLOAT16_PRODUCTS\n#ifdef __AVX512BF16__\n#include <immintrin.h>\n#endif" if bfloat16_products else ""
-    headers = [resources.files("unrolled.kernels").joinpath("runtime", name).read_text(encoding="utf-8") for name in HEADERS]
+    texts = [resources.files("unrolled.kernels").joinpath("runtime", name).read_text(encoding="utf-8") for name in headers]
     comment = "\n".join(f"// {line}" for line in str(program).splitlines())
-    parts = [bfloat16, TYPES[real_type(program, bfloat16_products)], *headers, comment, *Writer(plan).parts()]
-    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+    parts = [bfloat16, TYPES[real_type(program, bfloat16_products)], *texts, comment]
+    return "\n\n".join(part.strip("\n") for part in parts if part)
 
 
 def real_type(program: LoopProgram, bfloat16_products: bool = False) -> torch.dtype:
@@ -76,6 +93,8 @@ class Writer:
         self.plan, self.program = plan, plan.program
         self.stages = [stage for phase in plan.phases for stage in phase.stages]
         self.groups = [group for stage in self.stages for group in stage.groups]
+        self.packed = self.groups
+        """Those whose matrices are packed into panels."""
         self.factors = [factors for phase in plan.phases for factors in phase.factors]
         self.reductions = [node for phase in plan.phases for node in phase.combined]
         self.doubled = [index for index, place in plan.carried.items() if place.pointer.startswith("after")]
@@ -124,18 +143,18 @@ class Writer:
         lines += [f"{_element(node)}* {name};" for name, node in self.plan.spare]
         lines += [f"Vector* seen_{self._number_of(node)};" for node in self.reductions]
         lines += [f"Factor* {factors.name};" for factors in self.factors]
-        lines += [f"Factor* panels_{group.name};" for group in self.groups]
+        lines += [f"Factor* panels_{group.name};" for group in self.packed]
         lines += [
             "Barrier* barrier;",
             "long batch, begin, end;  // rows, and which are this thread's",
             "int part, parts;  // of the features",
         ]
-        return _block("struct Step", lines) + ";"
+        return block("struct Step", lines) + ";"
 
     def sizes(self) -> str:
         """How many factors the panels of each group take, and where they begin."""
         lines, before = [], "0"
-        for group in self.groups:
+        for group in self.packed:
             lines.append(f"constexpr long begin_{group.name} = {before};")
             count = f"Stage_{group.name.rpartition('_')[0]}::padded * {len(group.segments)}L * rounded_up({group.factors.width}, depth)"
             lines.append(f"constexpr long size_{group.name} = rounded_up({count}, 64);")
@@ -159,10 +178,10 @@ class Writer:
             takes.append(f"m.seen_{self._number_of(node)} = arena.take<Vector>(split.parts * batch);")
         for factors in self.factors:
             fields.append(f"Factor* {factors.name};")
-            takes.append(f"m.{factors.name} = arena.take<Factor>(threads * most_rows(batch, split) * {_stride(factors)}L);")
+            takes.append(f"m.{factors.name} = arena.take<Factor>(threads * most_rows(batch, split) * {stride_of(factors)}L);")
         lay_out = ["Memory m;", "const long threads = split.groups * split.parts;", *takes, "return m;"]
         head = "static Memory lay_out(Arena& arena, long batch, Split split)"
-        return f"{_block('struct Memory', fields)};\n\n{_block(head, lay_out)}"
+        return f"{block('struct Memory', fields)};\n\n{block(head, lay_out)}"
 
     def _number_of(self, reduction: Node) -> str:
         return self.plan.homes[reduction][0].pointer
@@ -177,7 +196,7 @@ class Writer:
             multiplications.append(self._multiplication(stage, group, first))
             first += len(group.segments)
         body = [
-            _block(
+            block(
                 "template <int vectors>\n  INLINE void multiply_all(const Step& s, long tile, long row, long rows, real* sums)",
                 multiplications,
                 1,
@@ -185,17 +204,17 @@ class Writer:
         ]
         if numbers:
             head = "INLINE void values(const Step& s, const real* sums, long stride, long row, long used)"
-            body.append(_block(head, NumberValues(self.plan, stage).write(), 1))
+            body.append(block(head, NumberValues(self.plan, stage).write(), 1))
         else:
             head = "template <int used, int apart>\n  INLINE void values(const Step& s, const real* sums, long row, long unit)"
-            body.append(_block(head, Values(self.plan, stage).write(), 1))
+            body.append(block(head, Values(self.plan, stage).write(), 1))
         return f"struct Stage_{stage.name} : Tiles<{stage.width}, {first}> {{\n" + "\n".join(f"  {part}" for part in body) + "\n};"
 
     def _multiplication(self, stage: Stage, group: Group, first: int) -> str:
         count, factors = len(group.segments), group.factors
         height = f"rounded_up({factors.width}, depth)"
         panel = f"s.panels_{group.name} + tile * columns * {count} * {height}"
-        rows = f"s.{factors.name} + row * {_stride(factors)}, {_stride(factors)}"
+        rows = f"s.{factors.name} + row * {stride_of(factors)}, {stride_of(factors)}"
         sums = f"sums + {first} * vectors * lanes, products * vectors * lanes"
         return f"multiply<{count} * vectors>(rows, {height}, {rows}, {panel}, {sums});"
 
@@ -208,7 +227,7 @@ class Writer:
             for group in stage.groups:
                 for place, segment in enumerate(group.segments):
                     lines.append(self._packing(stage, group, segment, place))
-        return _block("static void pack_share(void* const* arrays, Factor* panels, long place, long places)", lines)
+        return block("static void pack_share(void* const* arrays, Factor* panels, long place, long places)", lines)
 
     def _packing(self, stage: Stage, group: Group, segment: Segment, place: int) -> str:
         name = f"Stage_{stage.name}"
@@ -225,7 +244,7 @@ class Writer:
         lines: list[str] = []
         for phase in self.plan.phases:
             lines += ["wait_for_all(*s.barrier, s.parts);", *self._phase(phase)]
-        return _block("static void take_step(const Step& s)", lines)
+        return block("static void take_step(const Step& s)", lines)
 
     def _phase(self, phase: Phase) -> Iterator[str]:
         for node in phase.combined:
@@ -237,7 +256,7 @@ class Writer:
         for factors in phase.factors:
             start = 0
             for place, width in factors.parts:
-                target = f"s.{factors.name} + {start}, {_stride(factors)}"
+                target = f"s.{factors.name} + {start}, {stride_of(factors)}"
                 yield f"pack_rows(s.{place.pointer} + s.begin * {place.stride}L + {place.offset}, {place.stride}, s.end - s.begin, {width}, {target});"
                 start += width
         for node in phase.begun:
@@ -263,17 +282,17 @@ class Writer:
             once.append(f"s.{name} = m.{name}{' + thread * batch' if node.width == 1 else ''};")
         once += [f"s.seen_{number} = m.seen_{number};" for number in map(self._number_of, self.reductions)]
         for factors in self.factors:
-            once.append(f"s.{factors.name} = m.{factors.name} + thread * most_rows(batch, split) * {_stride(factors)}L;")
-        once += [f"s.panels_{group.name} = panels + begin_{group.name};" for group in self.groups]
+            once.append(f"s.{factors.name} = m.{factors.name} + thread * most_rows(batch, split) * {stride_of(factors)}L;")
+        once += [f"s.panels_{group.name} = panels + begin_{group.name};" for group in self.packed]
         order = "last - i" if self.program.reverse else "i"
         head = f"const long last = time - 1, t = {order}, before = t {'+' if self.program.reverse else '-'} 1;"
         parts = [
-            _block(
+            block(
                 "static void set_once(Step& s, const Memory& m, Factor* panels, void* const* arrays, long batch, long thread, Split split)",
                 once,
             ),
-            _block("static void set_step(Step& s, const Memory& m, void* const* arrays, long i, long time, long batch)", [head, *each]),
-            _block("static void copy_last(const Step& s, void* const* arrays)", last),
+            block("static void set_step(Step& s, const Memory& m, void* const* arrays, long i, long time, long batch)", [head, *each]),
+            block("static void copy_last(const Step& s, void* const* arrays)", last),
         ]
         return "\n\n".join(parts)
 
@@ -295,12 +314,29 @@ def _element(node: Node) -> str:
     return "boolean" if node.dtype == torch.bool else "real"
 
 
-def _stride(factors: Factors) -> int:
-    """Whole lines of the cache, and never a power of two of them: rows would meet in the same places of the cache."""
+def stride_of(factors: Factors) -> int:
+    """Elements from one row of factors to the next.
+
+    Args:
+        factors: of a product.
+
+    Returns:
+        Whole lines of the cache, and never a power of two of them: rows would meet in the same places of the cache.
+    """
     return (factors.width + 15) // 16 * 16 + 16
 
 
-def _block(head: str, lines: list[str], indent: int = 0) -> str:
+def block(head: str, lines: list[str], indent: int = 0) -> str:
+    """Lines in braces.
+
+    Args:
+        head: what stands before them.
+        lines: of C++.
+        indent: how deep the head stands.
+
+    Returns:
+        C++.
+    """
     space = "  " * indent
     return "\n".join([f"{head} {{", *(f"{space}  {line}" for line in lines), f"{space}}}"])
 

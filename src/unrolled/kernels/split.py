@@ -65,7 +65,7 @@ def take_apart(graph: Graph, task: Task) -> Parts:
     written, pieces = pieces_of(new[: len(outs)])
     places = dict(zip(outs, pieces, strict=True))
     states = tuple(Carried(state.before, after) for state, after in zip(states, new[len(outs) :], strict=True))
-    program = _program(parting.streams, written, states, task.reverse)
+    program = loop_program(parting.streams, written, states, task.reverse)
     return Parts(
         results=results,
         before=parting.before([*program.streams_in, *program.constants, *program.shared], [*outs, *sums]),
@@ -212,7 +212,18 @@ def _running_sum(graph: Graph, place: int, total: Node) -> Carried:
     return Carried(before, graph.pointwise("add", (before, added), value.width, dtype))
 
 
-def _program(streams: Sequence[Node], outs: Sequence[Node], states: tuple[Carried, ...], reverse: bool) -> LoopProgram:
+def loop_program(streams: Sequence[Node], outs: Sequence[Node], states: tuple[Carried, ...], reverse: bool = False) -> LoopProgram:
+    """The program of a loop; what changes neither with a stream nor with the state is constant, or shared.
+
+    Args:
+        streams: rows that it reads at each step.
+        outs: rows that it writes at each step.
+        states: what it carries.
+        reverse: steps are taken from the last to the first.
+
+    Returns:
+        The program.
+    """
     results = [*outs, *[state.after for state in states]]
     leaves = [*streams, *[state.before for state in states]]
     changing = ordered(results, leaves)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -52,13 +52,14 @@ class Backward(NamedTuple):
 class Tracer:
     """Traces one step of one structure, into one graph."""
 
-    def __init__(self, step: Step, given: Unrolling, structure: Structure) -> None:
+    def __init__(self, step: Step, given: Unrolling, structure: Structure, *, changing: Collection[Role] = (Role.STATE,)) -> None:
         """Get ready to trace.
 
         Args:
             step: a pure function.
             given: an example of what it is unrolled over.
             structure: of `given`.
+            changing: what is not known before the loop; products with it stay apart from those with what is.
 
         Raises:
             Unsupported: an axis that is as long as what stands for the batch.
@@ -70,7 +71,7 @@ class Tracer:
         if any(size in BATCHES for leaf in structure.leaves for size in leaf.shape):
             raise Unsupported(f"an axis of length {' or '.join(map(str, BATCHES))}")
         self.leaves = tuple(
-            self.graph.leaf(f"{leaf.role.value} {place}", *_axes(leaf), leaf.dtype, carried=leaf.role is Role.STATE)
+            self.graph.leaf(f"{leaf.role.value} {place}", *_axes(leaf), leaf.dtype, carried=leaf.role in changing)
             for place, leaf in enumerate(structure.leaves)
         )
         for leaf in structure.leaves:

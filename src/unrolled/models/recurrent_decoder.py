@@ -19,6 +19,7 @@ from unrolled.nn.attention import ATTENTIONS, Attended, Attention, Memory
 from unrolled.nn.cell import Cell
 from unrolled.nn.recurrence import Recurrence
 from unrolled.nn.sharing import Sharing, select_shared
+from unrolled.nn.stream import run_step
 
 
 class Decoded(NamedTuple):
@@ -174,7 +175,9 @@ class DecoderCell(Cell):
 
     def _layer(self, name: str, below: Tensor, state: State, fixed: DecoderFixed) -> tuple[Tensor, State]:
         drawn = None if fixed.layers is None else fixed.layers[name]
-        above, after = self._cell(name)(below, state, drawn)
+        cell = self._cell(name)
+        taken = None if self.training or drawn is not None else run_step(cell, below, state)
+        above, after = taken or cell(below, state, drawn)
         if fixed.masks and name in fixed.masks:
             above = above * fixed.masks[name]
         return above, after

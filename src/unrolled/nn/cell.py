@@ -97,6 +97,17 @@ class Cell(nn.Module, ABC):
         """
         return None
 
+    def prefers_whole(self, runs: int) -> bool:
+        """Whether `whole`, called for one run of steps after the other, is faster than the compiled loop over all steps.
+
+        Args:
+            runs: how many there are: one, where no row ends before the others and none restarts.
+
+        Returns:
+            True unless a cell knows better.
+        """
+        return True
+
     def zeros(self, *shape: int) -> Tensor:
         """Zeros with the dtype and device of the parameters.
 

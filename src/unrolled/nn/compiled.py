@@ -73,10 +73,9 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
         with torch.autocast("cpu", enabled=False):
             return _compiled_step(cell).unroll(given)
     except Unsupported as reason:
-        what = re.sub(r"\baten\.(\w+)", r"`torch.\1`", str(reason))
-        _tell(f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {what}")
+        tell(f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {in_words(reason)}")
     except NoCompiler as reason:
-        _tell(f"cells are unrolled step by step, which is slow: {reason}")
+        tell(f"cells are not compiled, and slower than they could be: {reason}")
     return None
 
 
@@ -87,14 +86,37 @@ def _cast(tree: State, dtype: torch.dtype) -> State:
 def _may_compile(cell: Cell, parameters: Mapping[str, Tensor]) -> bool:
     if sum(parameter.numel() for parameter in parameters.values()) < LEAST:
         return False
-    transformed = (
-        *(torch.compiler.is_compiling(), torch.jit.is_tracing(), torch._C._functorch.peek_interpreter_stack() is not None),
-        *(forward_ad._current_level >= 0, _get_current_dispatch_mode() is not None),
-    )
     watched = _has_any_global_hook() or any(
         part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks for part in cell.modules()
     )
-    return not any(transformed) and not watched
+    return not is_transformed() and not watched
+
+
+def is_transformed() -> bool:
+    """Whether torch traces or transforms what is called now, so that it has to see every operation.
+
+    Returns:
+        True under `torch.compile`, `torch.export`, `torch.jit.trace`, `torch.func`, forward-mode derivatives and dispatch modes.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+        or _get_current_dispatch_mode() is not None
+    )
+
+
+def in_words(reason: Unsupported) -> str:
+    """Why something is not compiled, with operations as a person writes them.
+
+    Args:
+        reason: from the compiler.
+
+    Returns:
+        Such as `` `torch.sort` ``.
+    """
+    return re.sub(r"\baten\.(\w+)", r"`torch.\1`", str(reason))
 
 
 def _plain_tensors(*trees: Any) -> bool:
@@ -138,7 +160,12 @@ def _pure(cell: Cell, known: _Known) -> Step:
     return step
 
 
-def _tell(sentence: str) -> None:
+def tell(sentence: str) -> None:
+    """Warn, once in a process.
+
+    Args:
+        sentence: what is warned of.
+    """
     if sentence not in _told:
         _told.add(sentence)
         warnings.warn(sentence, stacklevel=2)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from unrolled.core.padded import Padded, check_lengths, length_mask
 from unrolled.core.state import State, map_state, named_leaves, where_state
 from unrolled.nn.cell import Cell, Noisy
 from unrolled.nn.compiled import run_compiled
-from unrolled.nn.unroll import Sequences, flip, flip_resets, run_steps, run_whole
+from unrolled.nn.stream import run_step
+from unrolled.nn.unroll import Sequences, boundaries, flip, flip_resets, run_steps, run_whole
 
 
 class Layer(nn.Module, ABC):
@@ -90,7 +92,8 @@ class Recurrence(Layer):
     """A cell unrolled over time, the same weights at every step.
 
     The plain loop over `cell.step` is the definition. Where the cell offers `whole` (a vendor kernel, a parallel form), that is
-    used instead, in runs between the steps at which a row ends or restarts; any other step is compiled where it can be.
+    used instead, in runs between the steps at which a row ends or restarts, unless the cell says that the compiled loop is faster;
+    any other step is compiled where it can be.
     `Recurrence(cell)(xs)` returns `(outputs, final_state)`.
     """
 
@@ -121,7 +124,7 @@ class Recurrence(Layer):
         return self.cell.initial_state(batch_size)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step of the cell.
+        """One step of the cell, compiled where no gradient is wanted.
 
         Args:
             x: `[batch, input]`.
@@ -135,7 +138,8 @@ class Recurrence(Layer):
         """
         if self.reverse:
             raise UserError("a layer that reads backwards needs the whole sequence and cannot be stepped")
-        return self.cell.step(x, state)
+        cell = self.cell
+        return (None if self.plain else run_step(cell, x, state)) or cell.step(x, state)
 
     def forward(
         self,
@@ -184,17 +188,27 @@ class Recurrence(Layer):
         if batch == 0 or time == 0:
             return self.cell.zeros(batch, time, self.output_size), state
         restart = None if sequences.resets is None else self.initial_state(batch)
-        if fixed is None and step_noise is None and not self.plain:
-            result = run_whole(self.cell, sequences, state, restart)
+        inputs = Noisy(sequences.data, step_noise) if step_noise is not None else sequences.data
+        compiled = partial(run_compiled, self.cell, inputs, sequences, state, restart, fixed)
+        whole = partial(run_whole, self.cell, sequences, state, restart)
+        ways: tuple[Callable[[], tuple[Any, State] | None], ...] = ()
+        if not self.plain:
+            alone = fixed is None and step_noise is None
+            ways = (compiled,) if not alone else (whole, compiled) if self._prefers_whole(sequences) else (compiled, whole)
+        for way in ways:
+            result = way()
             if result is not None:
                 return result
-        inputs = Noisy(sequences.data, step_noise) if step_noise is not None else sequences.data
-        compiled = None if self.plain else run_compiled(self.cell, inputs, sequences, state, restart, fixed)
-        return compiled or run_steps(self.cell, inputs, sequences, state, restart, fixed)
+        return run_steps(self.cell, inputs, sequences, state, restart, fixed)
+
+    def _prefers_whole(self, sequences: Sequences) -> bool:
+        # Vendors have kernels of half precision; a compiled loop is of the precision of its weights.
+        return torch.is_autocast_enabled(sequences.data.device.type) or self.cell.prefers_whole(len(boundaries(sequences)) - 1)
 
     def _unroll_padding(self, data: Tensor, lengths: Tensor, state: State, fixed: State) -> tuple[Any, State] | None:
         """Over the padding as well: it lies behind each row, so that no output before it knows."""
-        if fixed is not None or self.plain or 0 in data.shape[:2]:
+        alike = Sequences(data, None, None)
+        if fixed is not None or self.plain or 0 in data.shape[:2] or not self._prefers_whole(alike):
             return None
         inside = length_mask(lengths, data.shape[1]).unsqueeze(-1)
         result = self.cell.whole(torch.where(inside, data, 0), state)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unrolled.core.errors import ConfigurationError, nearest
 from unrolled.nn.cell import Cell, HiddenState, RecurrentMask, seen
-from unrolled.nn.cells.vendor import run_kernel
+from unrolled.nn.cells.vendor import MOST_RUNS, run_kernel
 from unrolled.nn.exchange import read_layer, write_layer
 from unrolled.nn.start import start_input
 
@@ -94,6 +94,17 @@ class Elman(Cell):
         weights = self.from_input.weight, self.from_hidden.weight, bias, torch.zeros_like(bias)
         outputs, after = run_kernel(ACTIVATIONS[self.activation].kernel, xs, state, weights)
         return outputs, HiddenState(*after)
+
+    def prefers_whole(self, runs: int) -> bool:
+        """Whether the kernel is faster than the compiled loop.
+
+        Args:
+            runs: how often it would be called.
+
+        Returns:
+            What measurements say.
+        """
+        return runs <= MOST_RUNS[ACTIVATIONS[self.activation].kernel]
 
     @classmethod
     def from_torch(cls, source: nn.RNNBase) -> Elman:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unrolled.core.errors import ConfigurationError
 from unrolled.nn.cell import Cell, HiddenState, RecurrentMask, seen
-from unrolled.nn.cells.vendor import run_kernel
+from unrolled.nn.cells.vendor import MOST_RUNS, run_kernel
 from unrolled.nn.exchange import read_layer, write_layer
 from unrolled.nn.start import start_input, start_recurrent
 
@@ -185,6 +185,17 @@ class ResetAfterGRU(Cell):
         """
         outputs, after = run_kernel(torch.gru, xs, state, self._torch_weights())
         return outputs, HiddenState(*after)
+
+    def prefers_whole(self, runs: int) -> bool:
+        """Whether the kernel is faster than the compiled loop.
+
+        Args:
+            runs: how often it would be called.
+
+        Returns:
+            What measurements say.
+        """
+        return runs <= MOST_RUNS[torch.gru]
 
     def _torch_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         hidden_bias = nn.functional.pad(self.candidate_bias, (2 * self.hidden_size, 0))

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unrolled.nn.cell import Cell, RecurrentMask, seen
-from unrolled.nn.cells.vendor import run_kernel
+from unrolled.nn.cells.vendor import MOST_RUNS, run_kernel
 from unrolled.nn.exchange import read_layer, write_layer
 from unrolled.nn.start import shift_bias, start_input, start_recurrent
 
@@ -95,6 +95,17 @@ class LSTM(Cell):
         weights = self.from_input.weight, self.from_hidden.weight, bias, torch.zeros_like(bias)
         outputs, after = run_kernel(torch.lstm, xs, state, weights)
         return outputs, LSTMState(*after)
+
+    def prefers_whole(self, runs: int) -> bool:
+        """Whether the kernel is faster than the compiled loop.
+
+        Args:
+            runs: how often it would be called.
+
+        Returns:
+            What measurements say.
+        """
+        return runs <= MOST_RUNS[torch.lstm]
 
     @classmethod
     def from_torch(cls, source: nn.RNNBase) -> LSTM:

@@ -143,6 +143,17 @@ class RecurrentDropout(Wrapper):
         """
         return self.cell.whole(xs, state)
 
+    def prefers_whole(self, runs: int) -> bool:
+        """What the cell inside says.
+
+        Args:
+            runs: how often its faster way would be called.
+
+        Returns:
+            Whether that is the faster one.
+        """
+        return self.cell.prefers_whole(runs)
+
 
 class ZoneoutNoise(NamedTuple):
     """The noise of one step under zoneout."""
