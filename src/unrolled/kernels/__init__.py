@@ -7,8 +7,9 @@ from unrolled.kernels.graph import LoopMaker, Unsupported
 from unrolled.kernels.loop_cpp import CompiledLoop
 from unrolled.kernels.recurrence import CompiledStep
 from unrolled.kernels.structure import Step, Unrolling
+from unrolled.kernels.wide import has_bfloat16_products, multiply
 
 make_loop: LoopMaker = CompiledLoop
 """The back end that is used."""
 
-__all__ = ["CompiledStep", "NoCompiler", "Step", "Unrolling", "Unsupported", "make_loop"]
+__all__ = ["CompiledStep", "NoCompiler", "Step", "Unrolling", "Unsupported", "has_bfloat16_products", "make_loop", "multiply"]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from unrolled.kernels.evaluate import Evaluation, Size, over_time
+from unrolled.kernels.evaluate import Evaluation, Multiply, Size, over_time
 from unrolled.kernels.graph import INPUT, LoopMaker, Node
 from unrolled.kernels.split import Parts, Task
 
@@ -18,19 +18,20 @@ Values = dict[Node, Tensor]
 class Direction:
     """What is done before the loop, the loop, and what is done after it."""
 
-    def __init__(self, task: Task, parts: Parts, make: LoopMaker) -> None:
+    def __init__(self, task: Task, parts: Parts, make: LoopMaker, multiply: Multiply) -> None:
         """Make ready.
 
         Args:
             task: what has to be computed.
             parts: the same, taken apart.
             make: makes a loop of a program.
+            multiply: how matrices are multiplied before and after the loop.
         """
         self.task, self.parts = task, parts
-        self.before = Evaluation(task.given, parts.before)
+        self.before = Evaluation(task.given, parts.before, multiply)
         self.loop = make(parts.program)
         there = [*task.given, *parts.before, *[state.before for state in task.carried], *[node for node, _ in parts.writes], *parts.sums]
-        self.after = Evaluation(there, parts.results)
+        self.after = Evaluation(there, parts.results, multiply)
         read = [*self.before.given, *self.after.given, *parts.program.arrays]
         self.leaves = tuple(dict.fromkeys(node for node in read if node.operation == INPUT))
         """Leaves that are needed, and others."""

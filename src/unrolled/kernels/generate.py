@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import resources
 
 import torch
@@ -35,11 +35,26 @@ def source(program: LoopProgram, *, bfloat16_products: bool = False) -> str:
         Unsupported: a type of elements that there is no kernel for.
     """
     plan = Plan(program)
-    bfloat16 = "#define BFLOAT16_PRODUCTS\n#ifdef __AVX512BF16__\n#include <immintrin.h>\n#endif" if bfloat16_products else ""
-    headers = [resources.files("unrolled.kernels").joinpath("runtime", name).read_text(encoding="utf-8") for name in HEADERS]
     comment = "\n".join(f"// {line}" for line in str(program).splitlines())
-    parts = [bfloat16, TYPES[real_type(program, bfloat16_products)], *headers, comment, *Writer(plan).parts()]
-    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
+    dtype = real_type(program, bfloat16_products)
+    return with_headers(HEADERS, dtype, [comment, *Writer(plan).parts()], bfloat16_products=bfloat16_products)
+
+
+def with_headers(names: Iterable[str], dtype: torch.dtype, parts: Iterable[str] = (), *, bfloat16_products: bool = False) -> str:
+    """The text of one file.
+
+    Args:
+        names: headers of the folder `runtime` that it begins with.
+        dtype: a key of `TYPES`.
+        parts: what comes behind.
+        bfloat16_products: round what products multiply to bfloat16.
+
+    Returns:
+        C++, which includes nothing but headers of the system.
+    """
+    bfloat16 = "#define BFLOAT16_PRODUCTS\n#ifdef __AVX512BF16__\n#include <immintrin.h>\n#endif" if bfloat16_products else ""
+    headers = [resources.files("unrolled.kernels").joinpath("runtime", name).read_text(encoding="utf-8") for name in names]
+    return "\n\n".join(part.strip("\n") for part in [bfloat16, TYPES[dtype], *headers, *parts] if part) + "\n"
 
 
 def real_type(program: LoopProgram, bfloat16_products: bool = False) -> torch.dtype:

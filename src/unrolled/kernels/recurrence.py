@@ -14,7 +14,7 @@ from unrolled.core.padded import length_mask
 from unrolled.core.state import State, map_state
 from unrolled.kernels.compiler import NoCompiler
 from unrolled.kernels.direction import Values
-from unrolled.kernels.evaluate import Size, over_time
+from unrolled.kernels.evaluate import Multiply, Size, over_time
 from unrolled.kernels.graph import LoopMaker, Node, Unsupported
 from unrolled.kernels.plan import Plan
 from unrolled.kernels.structure import Leaf, Role, Step, Structure, Unrolling, describe
@@ -26,14 +26,15 @@ class CompiledStep:
     What the step reads beside its arguments (attributes, training or evaluation) must stay as it is.
     """
 
-    def __init__(self, step: Step, make: LoopMaker) -> None:
+    def __init__(self, step: Step, make: LoopMaker, multiply: Multiply = torch.matmul) -> None:
         """Compile nothing yet.
 
         Args:
             step: a pure function.
             make: a back end.
+            multiply: how matrices are multiplied outside of loops.
         """
-        self.step, self.make = step, make
+        self.step, self.make, self.multiply = step, make, multiply
         self._plans: dict[Structure, Plan | Unsupported | NoCompiler] = {}
 
     def unroll(self, given: Unrolling) -> tuple[State, State]:
@@ -52,7 +53,7 @@ class CompiledStep:
         structure, tensors = describe(given)
         if structure not in self._plans:
             try:
-                self._plans[structure] = Plan(self.step, given, structure, self.make)
+                self._plans[structure] = Plan(self.step, given, structure, self.make, self.multiply)
             except (Unsupported, NoCompiler) as reason:
                 self._plans[structure] = reason
         plan = self._plans[structure]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from unrolled.core.state import State, map_state, named_leaves
-from unrolled.kernels import CompiledStep, NoCompiler, Step, Unrolling, Unsupported, make_loop
+from unrolled.kernels import CompiledStep, NoCompiler, Step, Unrolling, Unsupported, has_bfloat16_products, make_loop, multiply
 from unrolled.nn.cell import Cell
 from unrolled.nn.unroll import Sequences
 
@@ -42,16 +43,26 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
         Outputs and the state after each row's last step, or `None` where the plain loop has to be taken: for a small cell, silently where torch
         itself traces or transforms the loop or somebody looks into the cell, and with a word, once, where the compiler cannot do it.
     """
-    parameters = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
+    parameters: dict[str, Tensor] = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
+    if not _may_compile(cell, parameters):
+        return None
+    own, brief = cell.zeros().dtype, False
     if torch.is_autocast_enabled("cpu"):
-        # What surrounds the cell may be of half precision; the loop is of the precision of its weights.
-        inputs, state, restart, fixed = (_cast(tree, cell.zeros().dtype) for tree in (inputs, state, restart, fixed))
-    if not _may_compile(cell, parameters) or not _plain_tensors(inputs, state, restart, fixed, parameters):
+        # What surrounds the cell may be of half precision; the loop is of the precision of its weights, but for what products multiply.
+        inputs, state, restart, fixed = (_cast(tree, own) for tree in (inputs, state, restart, fixed))
+        brief = own == torch.float32 and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    if own == torch.bfloat16 and _all_brief(inputs, state, restart, fixed, parameters):
+        # The loop computes in float32 and multiplies in bfloat16, and carries a state that is not rounded from step to step.
+        inputs, state, restart, fixed = (_cast(tree, torch.float32) for tree in (inputs, state, restart, fixed))
+        parameters = {name: _long(parameter) for name, parameter in parameters.items()}
+        brief = True
+    if not _plain_tensors(inputs, state, restart, fixed, parameters):
         return None
     given = Unrolling(inputs, state, fixed, parameters, sequences.lengths, sequences.resets, restart)
     try:
         with torch.autocast("cpu", enabled=False):
-            return _compiled_step(cell).unroll(given)
+            outputs, after = _compiled_step(cell, brief and has_bfloat16_products()).unroll(given)
+            return (_cast(outputs, own), _cast(after, own)) if own == torch.bfloat16 else (outputs, after)
     except Unsupported as reason:
         _tell(f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {reason}")
     except NoCompiler as reason:
@@ -61,6 +72,15 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
 
 def _cast(tree: State, dtype: torch.dtype) -> State:
     return map_state(lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, tree)
+
+
+def _long(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _all_brief(*trees: Any) -> bool:
+    leaves = [leaf for tree in trees for _, leaf in named_leaves(tree)]
+    return all(leaf.dtype == torch.bfloat16 and leaf.is_cpu for leaf in leaves if leaf.is_floating_point())
 
 
 def _may_compile(cell: Cell, parameters: Mapping[str, Tensor]) -> bool:
@@ -79,17 +99,21 @@ def _plain_tensors(*trees: Any) -> bool:
     return all(leaf.is_cpu and type(leaf) in (Tensor, torch.nn.Parameter) for leaf in leaves) and len(floats) == 1 and floats <= set(TYPES)
 
 
-def _compiled_step(cell: Cell) -> CompiledStep:
-    """One for each way the cell may be set: its numbers and words are part of what is traced."""
-    words = tuple(
-        (name, key, value)
-        for name, part in cell.named_modules()
-        for key, value in vars(part).items()
-        if isinstance(value, bool | int | float | str)
+def _compiled_step(cell: Cell, brief: bool) -> CompiledStep:
+    """One for each way the cell may be set (its numbers and words are part of what is traced), and for products of bfloat16 or not."""
+    words = (
+        brief,
+        *(
+            (name, key, value)
+            for name, part in cell.named_modules()
+            for key, value in vars(part).items()
+            if isinstance(value, bool | int | float | str)
+        ),
     )
     mine = _steps.setdefault(cell, {})
     if words not in mine:
-        mine[words] = CompiledStep(_pure(weakref.ref(cell)), make_loop)
+        loops, products = (partial(make_loop, bfloat16_products=True), partial(multiply, bfloat16=True)) if brief else (make_loop, multiply)
+        mine[words] = CompiledStep(_pure(weakref.ref(cell)), loops, products)
     return mine[words]
 
 
