@@ -43,7 +43,7 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
         Outputs and the state after each row's last step, or `None` where the plain loop has to be taken: for a small cell, silently where torch
         itself traces or transforms the loop or somebody looks into the cell, and with a word, once, where the compiler cannot do it.
     """
-    parameters: dict[str, Tensor] = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
+    parameters = _tensors(cell)
     if not _may_compile(cell, parameters):
         return None
     own, brief = cell.zeros().dtype, False
@@ -68,6 +68,16 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
     except NoCompiler as reason:
         _tell(f"cells are unrolled step by step, which is slow: {reason}")
     return None
+
+
+def _tensors(cell: Cell) -> dict[str, Tensor]:
+    """Parameters and buffers by name, each tensor once; torch's own lists walk over the parts of the cell twice."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for name, part in cell.named_modules():
+        for key, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is not None:
+                found.setdefault(id(tensor), (f"{name}.{key}" if name else key, tensor))
+    return dict(found.values())
 
 
 def _cast(tree: State, dtype: torch.dtype) -> State:
@@ -99,16 +109,17 @@ def _plain_tensors(*trees: Any) -> bool:
     return all(leaf.is_cpu and type(leaf) in (Tensor, torch.nn.Parameter) for leaf in leaves) and len(floats) == 1 and floats <= set(TYPES)
 
 
-def _compiled_step(cell: Cell, brief: bool) -> CompiledStep:
+def _compiled_step(cell: Cell, brief: bool = False) -> CompiledStep:
     """One for each way the cell may be set (its numbers and words are part of what is traced), and for products of bfloat16 or not."""
+    # Collected in a list, with a tuple of types: this is done at every call, and generators and unions are slower.
     words = (
         brief,
-        *(
+        *[
             (name, key, value)
             for name, part in cell.named_modules()
             for key, value in vars(part).items()
-            if isinstance(value, bool | int | float | str)
-        ),
+            if isinstance(value, (bool, int, float, str))
+        ],
     )
     mine = _steps.setdefault(cell, {})
     if words not in mine:
