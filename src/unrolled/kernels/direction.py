@@ -16,8 +16,8 @@ Values = dict[Node, Tensor]
 """Tensors by node: `[time, batch, width]` for what changes from step to step, `[batch, width]` for other rows, shared values as they are."""
 
 
-AHEAD_BYTES = 8 << 20
-"""About so much is computed ahead of a loop at once."""
+AHEAD_BYTES = 30 << 20
+"""At most so much is computed ahead of a loop at once: C libraries take arrays of 32 MB and more from the system at every call, page by page."""
 AHEAD_ROWS = 512
 """But of not fewer rows, over which the packing of a matrix is spread."""
 

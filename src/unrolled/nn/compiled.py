@@ -122,9 +122,10 @@ def _compiled_step(cell: Cell, brief: bool = False) -> CompiledStep:
         ],
     )
     mine = _steps.setdefault(cell, {})
-    if words not in mine:
-        loops, products = (partial(make_loop, bfloat16_products=True), partial(multiply, bfloat16=True)) if brief else (make_loop, multiply)
-        mine[words] = CompiledStep(_pure(weakref.ref(cell)), loops, products)
+    if words not in mine and brief:
+        mine[words] = CompiledStep(_pure(weakref.ref(cell)), partial(make_loop, bfloat16_products=True), partial(multiply, bfloat16=True))
+    elif words not in mine:
+        mine[words] = CompiledStep(_pure(weakref.ref(cell)), make_loop, multiply)
     return mine[words]
 
 
