@@ -25,7 +25,7 @@ AHEAD_ROWS = 512
 class Direction:
     """What is done before the loop, the loop, and what is done after it."""
 
-    def __init__(self, task: Task, parts: Parts, make: LoopMaker, multiply: Multiply) -> None:
+    def __init__(self, task: Task, parts: Parts, make: LoopMaker, multiply: Multiply = torch.matmul) -> None:
         """Make ready.
 
         Args:

@@ -32,7 +32,7 @@ class Back(NamedTuple):
 class Plan:
     """All that is made of a step once for a structure."""
 
-    def __init__(self, step: Step, given: Unrolling, structure: Structure, make: LoopMaker, multiply: Multiply) -> None:
+    def __init__(self, step: Step, given: Unrolling, structure: Structure, make: LoopMaker, multiply: Multiply = torch.matmul) -> None:
         """Trace and take apart, with a backward direction for gradients that come in for all outputs.
 
         Args:
