@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unrolled.core.noise import Noise
 from unrolled.core.state import State, map_state, named_leaves
+from unrolled.kernels import direction
 from unrolled.kernels.graph import LoopProgram, Unsupported
 from unrolled.kernels.loop_torch import TorchLoop
 from unrolled.kernels.recurrence import CompiledStep
@@ -56,6 +57,25 @@ def differences(cell: Cell, given: Unrolling) -> float:
 def test_equals_the_plain_loop(name: str, marked: bool) -> None:
     cell = ALL[name]()
     assert differences(cell, unrolling(cell, lengths=marked, resets=marked)) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["gru", "layer-norm-lstm", "Norms", "Context", "TwoStates"])
+def test_stretch_by_stretch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direction, "AHEAD_BYTES", 0)
+    monkeypatch.setattr(direction, "AHEAD_ROWS", 2 * B)
+    stretches: list[int] = []
+
+    class Watched(TorchLoop):
+        def __call__(self, arrays: Sequence[Tensor], time: int, batch: int) -> None:
+            stretches.append(time)
+            super().__call__(arrays, time, batch)
+
+    cell = ALL[name]()
+    given = unrolling(cell, lengths=True, resets=True)
+    wanted = results_and_gradients(lambda given: by_plain_loop(cell, given), given)
+    found = results_and_gradients(CompiledStep(as_function(cell), Watched).unroll, given)
+    assert max(largest_difference([*found[0]], [*wanted[0]]), largest_difference(found[1], wanted[1])) < 1e-12
+    assert stretches[:3] == [1, 2, 2]
 
 
 @pytest.mark.parametrize("more", [{"lengths": True}, {"resets": True}], ids=["lengths", "resets"])

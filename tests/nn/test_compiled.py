@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import warnings
 import weakref
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded
 from unrolled.core.state import map_state, named_leaves
-from unrolled.kernels import NoCompiler
+from unrolled.kernels import NoCompiler, has_bfloat16_products
 from unrolled.nn import compiled
 from unrolled.nn.cell import Cell, HiddenState
 from unrolled.nn.cells import CELLS, GRU, LSTM, PeepholeLSTM, RecurrentDropout, ResetAfterGRU, Zoneout
@@ -83,12 +84,65 @@ def test_both_directions(taken: list[bool]) -> None:
     assert taken == [True, True]
 
 
-def test_half_precision_around_it(taken: list[bool]) -> None:
-    cell, xs = GRU(HIDDEN, HIDDEN), torch.randn(2, 5, HIDDEN)
+def exactly(cell: Cell, xs: Tensor) -> list[Tensor]:
+    """Outputs and all gradients by the plain loop in float64."""
+    return outputs_and_gradients(Recurrence(copy.deepcopy(cell).double(), plain=True), xs.detach().double())
+
+
+def outputs_and_gradients(layer: Recurrence, xs: Tensor, *, autocast: bool = False) -> list[Tensor]:
+    data = xs.detach().clone().requires_grad_()
+    layer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        outputs, final = layer(data)
+    loss = outputs.double().square().sum() + sum(leaf.double().sin().sum() for _, leaf in named_leaves(final))
+    loss.backward()
+    return [outputs.detach(), *[leaf.grad for leaf in (data, *layer.parameters())]]
+
+
+def check_errors(ours: list[Tensor], plain: list[Tensor], wanted: list[Tensor]) -> None:
+    for found, theirs, exact in zip(ours, plain, wanted, strict=True):
+        assert (found - exact).norm() <= 2 * (theirs - exact).norm()
+
+
+BRIEF = ["gru", "peephole-lstm", pytest.param("layer-norm-lstm", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("name", BRIEF)
+def test_half_precision_around_it(name: str, taken: list[bool]) -> None:
+    cell, xs = CELLS[name](64, 64), torch.randn(8, 20, 64)
+    ours, plain = (outputs_and_gradients(Recurrence(cell, plain=way), xs, autocast=True) for way in (False, True))
+    assert taken == [True] and ours[0].dtype == torch.float32
+    check_errors(ours, plain, exactly(cell, xs))
+    precisely = outputs_and_gradients(Recurrence(cell), xs)
+    for found, near in zip(ours, precisely, strict=True):
+        assert torch.equal(found, near) is not has_bfloat16_products(), "products of bfloat16 where the processor has them"
     with torch.autocast("cpu", torch.bfloat16):
-        outputs, _ = Recurrence(cell)(xs.bfloat16())
-    close(outputs, Recurrence(cell, plain=True)(xs.bfloat16().float())[0])
+        Recurrence(cell)(xs.bfloat16())
+    assert taken == [True] * 3
+
+
+@pytest.mark.parametrize("name", BRIEF)
+def test_cells_of_half_precision(name: str, taken: list[bool]) -> None:
+    cell, xs = CELLS[name](64, 64).bfloat16(), torch.randn(8, 20, 64).bfloat16()
+    ours, plain = (outputs_and_gradients(Recurrence(cell, plain=way), xs) for way in (False, True))
     assert taken == [True]
+    assert {part.dtype for part in ours} == {torch.bfloat16}
+    check_errors(ours, plain, exactly(cell, xs))
+    outputs, final = Recurrence(cell)(Padded(xs, torch.tensor([20, 3] * 4)), resets=torch.rand(8, 20) < 0.1)
+    assert {outputs.data.dtype, *[leaf.dtype for _, leaf in named_leaves(final)]} == {torch.bfloat16}
+    assert taken == [True] * 2
+
+
+def test_half_precision_without_such_products_is_single_precision(monkeypatch: pytest.MonkeyPatch, taken: list[bool]) -> None:
+    monkeypatch.setattr(compiled, "has_bfloat16_products", lambda: False)
+    cell, xs = GRU(64, 64), torch.randn(8, 20, 64)
+    found, wanted = outputs_and_gradients(Recurrence(cell), xs, autocast=True), outputs_and_gradients(Recurrence(cell), xs)
+    assert all(torch.equal(*pair) for pair in zip(found, wanted, strict=True))
+    brief = copy.deepcopy(cell).bfloat16()
+    outputs, _ = Recurrence(brief)(xs.bfloat16())
+    wide, _ = Recurrence(brief.float())(xs.bfloat16().float())
+    assert torch.equal(outputs, wide.bfloat16())
+    assert all(taken)
 
 
 def test_small_cells_are_not_compiled(taken: list[bool]) -> None:

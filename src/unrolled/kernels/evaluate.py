@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from unrolled.kernels.build import Call, Place
 from unrolled.kernels.graph import CALL, POINTWISE, PRODUCT, Node, ordered
+
+Multiply = Callable[[Tensor, Tensor], Tensor]
+"""The product of two matrices, without gradient."""
 
 
 class Size(NamedTuple):
@@ -40,12 +42,13 @@ class Evaluation:
     given: tuple[Node, ...]
     """Those whose tensors are really needed."""
 
-    def __init__(self, given: Iterable[Node], results: Sequence[Node]) -> None:
+    def __init__(self, given: Iterable[Node], results: Sequence[Node], multiply: Multiply = torch.matmul) -> None:
         """Make ready.
 
         Args:
             given: nodes whose tensors will be there, beside leaves.
             results: nodes wanted.
+            multiply: how matrices are multiplied.
         """
         nodes = ordered(results, given)
         needed = dict.fromkeys([operand for node in nodes for operand in node.nodes] + list(results))
@@ -57,7 +60,7 @@ class Evaluation:
         self._size = len(place)
         self._work = [
             _Do(
-                _function(node),
+                _function(node, multiply),
                 tuple(place[operand] for operand in node.nodes),
                 place[node],
                 tuple({place[operand] for operand in node.nodes if last[operand] is node and operand not in kept}),
@@ -84,12 +87,14 @@ class Evaluation:
         return [values[place] for place in self._places]
 
 
-def _function(node: Node) -> Callable[..., Tensor]:
+def _function(node: Node, multiply: Multiply) -> Callable[..., Tensor]:
     """What computes a node: called with steps and rows, then the operands that are nodes."""
     if node.operation == CALL:
         return partial(_call, node.option)
     if node.operation in POINTWISE:
         return partial(_pointwise, _torch_function(node), tuple(None if isinstance(part, Node) else (part,) for part in node.operands))
+    if node.operation in PRODUCTS:
+        return partial(PRODUCTS[node.operation], multiply, node)
     return partial(OTHERS[node.operation], node)
 
 
@@ -152,8 +157,12 @@ def _fill(node: Node, size: Size) -> Tensor:
     return torch.full((1, 1), node.option, dtype=node.dtype, device=size.device).expand(size.batch, node.width)
 
 
-def _product(node: Node, size: Size, rows: Tensor, matrix: Tensor) -> Tensor:
-    return F.linear(rows, matrix if node.option else matrix.t())
+def _product(multiply: Multiply, node: Node, size: Size, rows: Tensor, matrix: Tensor) -> Tensor:
+    return multiply(_flat(rows), matrix.t() if node.option else matrix).view(*rows.shape[:-1], node.width)
+
+
+def _flat(rows: Tensor) -> Tensor:
+    return rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
 
 
 def _sum(node: Node, size: Size, rows: Tensor) -> Tensor:
@@ -177,7 +186,7 @@ def over_time(rows: Tensor, size: Size) -> Tensor:
     return rows if rows.dim() == 3 else rows.expand(size.time, *rows.shape)
 
 
-def _outer(node: Node, size: Size, left: Tensor, right: Tensor) -> Tensor:
+def _outer(multiply: Multiply, node: Node, size: Size, left: Tensor, right: Tensor) -> Tensor:
     # What is the same at every step is multiplied once, by the sum over time.
     if left.dim() < right.dim():
         right = right.sum(0)
@@ -185,12 +194,11 @@ def _outer(node: Node, size: Size, left: Tensor, right: Tensor) -> Tensor:
         left = left.sum(0)
     elif left.dim() == 2:
         right = right * size.time
-    return left.reshape(-1, left.shape[-1]).t() @ right.reshape(-1, right.shape[-1])
+    return multiply(_flat(left).t(), _flat(right))
 
 
 def _row_sum(node: Node, size: Size, rows: Tensor) -> Tensor:
-    rows = over_time(rows, size)
-    return rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1]).sum(0)
+    return _flat(over_time(rows, size)).sum(0)
 
 
 def _time_sum(node: Node, size: Size, rows: Tensor) -> Tensor:
@@ -202,12 +210,12 @@ OTHERS: dict[str, Callable[..., Tensor]] = {
     "concatenate": _concatenate,
     "expand": _expand,
     "fill": _fill,
-    PRODUCT: _product,
     "sum": _sum,
     "amax": partial(_extreme_of_row, torch.amax),
     "amin": partial(_extreme_of_row, torch.amin),
-    "outer": _outer,
     "row_sum": _row_sum,
     "time_sum": _time_sum,
 }
-"""The operations that are neither on single elements nor on shared values."""
+"""The operations that are neither products, nor on single elements, nor on shared values."""
+
+PRODUCTS: dict[str, Callable[..., Tensor]] = {PRODUCT: _product, "outer": _outer}

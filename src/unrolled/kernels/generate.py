@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 
 import torch
@@ -34,16 +34,16 @@ def source(program: LoopProgram, *, bfloat16_products: bool = False) -> str:
     Raises:
         Unsupported: a type of elements that there is no kernel for.
     """
-    parts = [preamble(program, HEADERS, bfloat16_products), *Writer(Plan(program)).parts()]
-    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+    return preamble(program, HEADERS, Writer(Plan(program)).parts(), bfloat16_products=bfloat16_products)
 
 
-def preamble(program: LoopProgram, headers: Sequence[str], bfloat16_products: bool = False) -> str:
+def preamble(program: LoopProgram, headers: Sequence[str], parts: Iterable[str] = (), *, bfloat16_products: bool = False) -> str:
     """What a file begins with: types, headers, and the program as text.
 
     Args:
         program: what each step does.
         headers: names in the folder `runtime`.
+        parts: what comes behind.
         bfloat16_products: round what products multiply to bfloat16.
 
     Returns:
@@ -52,11 +52,25 @@ def preamble(program: LoopProgram, headers: Sequence[str], bfloat16_products: bo
     Raises:
         Unsupported: a type of elements that there is no kernel for.
     """
-    bfloat16 = "#define BFLOAT16_PRODUCTS\n#ifdef __AVX512BF16__\n#include <immintrin.h>\n#endif" if bfloat16_products else ""
-    texts = [resources.files("unrolled.kernels").joinpath("runtime", name).read_text(encoding="utf-8") for name in headers]
     comment = "\n".join(f"// {line}" for line in str(program).splitlines())
-    parts = [bfloat16, TYPES[real_type(program, bfloat16_products)], *texts, comment]
-    return "\n\n".join(part.strip("\n") for part in parts if part)
+    return with_headers(headers, real_type(program, bfloat16_products), [comment, *parts], bfloat16_products=bfloat16_products)
+
+
+def with_headers(names: Iterable[str], dtype: torch.dtype, parts: Iterable[str] = (), *, bfloat16_products: bool = False) -> str:
+    """The text of one file.
+
+    Args:
+        names: headers of the folder `runtime` that it begins with.
+        dtype: a key of `TYPES`.
+        parts: what comes behind.
+        bfloat16_products: round what products multiply to bfloat16.
+
+    Returns:
+        C++, which includes nothing but headers of the system.
+    """
+    bfloat16 = "#define BFLOAT16_PRODUCTS\n#ifdef __AVX512BF16__\n#include <immintrin.h>\n#endif" if bfloat16_products else ""
+    headers = [resources.files("unrolled.kernels").joinpath("runtime", name).read_text(encoding="utf-8") for name in names]
+    return "\n\n".join(part.strip("\n") for part in [bfloat16, TYPES[dtype], *headers, *parts] if part) + "\n"
 
 
 def real_type(program: LoopProgram, bfloat16_products: bool = False) -> torch.dtype:

@@ -12,6 +12,7 @@ from torch import Tensor
 from unrolled.kernels.compiler import NoCompiler
 from unrolled.kernels.cut import cheapest_cut
 from unrolled.kernels.direction import Direction
+from unrolled.kernels.evaluate import Multiply
 from unrolled.kernels.graph import MOVES, POINTWISE, Carried, Kind, LoopMaker, Node, Unsupported, ordered
 from unrolled.kernels.split import Task, dependents, take_apart
 from unrolled.kernels.structure import Role, Step, Structure, Unrolling
@@ -33,7 +34,7 @@ class Back(NamedTuple):
 class Plan:
     """All that is made of a step once for a structure."""
 
-    def __init__(self, step: Step, given: Unrolling, structure: Structure, make: LoopMaker) -> None:
+    def __init__(self, step: Step, given: Unrolling, structure: Structure, make: LoopMaker, multiply: Multiply = torch.matmul) -> None:
         """Trace and take apart, with a backward direction for gradients that come in for all outputs.
 
         Args:
@@ -41,8 +42,9 @@ class Plan:
             given: an example of the structure.
             structure: what the trace depends on.
             make: makes loops of programs.
+            multiply: how matrices are multiplied outside of loops.
         """
-        self.step, self.structure, self._make = step, structure, make
+        self.step, self.structure, self._make, self._multiply = step, structure, make, multiply
         self._tracer = Tracer(step, given, structure)
         self.forward = self._tracer.forward()
         self.train = self._tracer.train
@@ -120,7 +122,7 @@ class Plan:
         return self._traces[present]
 
     def _made(self, task: Task) -> Direction:
-        return Direction(task, take_apart(self._tracer.graph, task), self._make)
+        return Direction(task, take_apart(self._tracer.graph, task), self._make, self._multiply)
 
     def _forward_task(self) -> Task:
         leaves, after = self.forward.leaves, self.forward.after

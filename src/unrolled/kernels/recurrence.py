@@ -15,7 +15,7 @@ from unrolled.core.padded import length_mask
 from unrolled.core.state import State, map_state
 from unrolled.kernels.compiler import NoCompiler
 from unrolled.kernels.direction import Values
-from unrolled.kernels.evaluate import Size, over_time
+from unrolled.kernels.evaluate import Multiply, Size, over_time
 from unrolled.kernels.graph import LoopMaker, Node, Unsupported
 from unrolled.kernels.plan import Back, Plan
 from unrolled.kernels.structure import Leaf, Role, Step, Structure, Unrolling, describe
@@ -27,14 +27,15 @@ class CompiledStep:
     What the step reads beside its arguments (attributes, training or evaluation) must stay as it is.
     """
 
-    def __init__(self, step: Step, make: LoopMaker) -> None:
+    def __init__(self, step: Step, make: LoopMaker, multiply: Multiply = torch.matmul) -> None:
         """Compile nothing yet.
 
         Args:
             step: a pure function.
             make: a back end.
+            multiply: how matrices are multiplied outside of loops.
         """
-        self.step, self.make = step, make
+        self.step, self.make, self.multiply = step, make, multiply
         self._plans: dict[Structure, Plan | Unsupported | NoCompiler] = {}
         self._lock = threading.Lock()
 
@@ -55,7 +56,7 @@ class CompiledStep:
         with self._lock:
             if structure not in self._plans:
                 try:
-                    self._plans[structure] = Plan(self.step, given, structure, self.make)
+                    self._plans[structure] = Plan(self.step, given, structure, self.make, self.multiply)
                 except (Unsupported, NoCompiler) as reason:
                     self._plans[structure] = reason
         plan = self._plans[structure]

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from importlib import resources
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unrolled.kernels.compiler import NoCompiler, system_compiler, thread_count
-from unrolled.kernels.generate import HEADERS, TYPES
+from unrolled.kernels.generate import HEADERS, TYPES, with_headers
 
 ENOUGH = 1 << 20
 """Multiplications below which torch's product is called: it has less to prepare."""
 
 
-def multiply(left: Tensor, right: Tensor) -> Tensor:
+def multiply(left: Tensor, right: Tensor, *, bfloat16: bool = False) -> Tensor:
     """The product of two matrices, `left @ right`, without gradient.
 
     Args:
         left: `[rows, count]`.
         right: `[count, columns]`.
+        bfloat16: numbers of type float may be rounded to bfloat16 before they are multiplied; sums stay as they are.
 
     Returns:
         `[rows, columns]`; torch's own product where ours is not made for what is given, or there is no compiler.
@@ -31,7 +31,7 @@ def multiply(left: Tensor, right: Tensor) -> Tensor:
     usual = left.dtype == right.dtype and left.dtype in TYPES and left.device.type == right.device.type == "cpu"
     if not usual or rows * count * columns < ENOUGH or 1 not in left.stride() or 1 not in right.stride():
         return left @ right
-    library = _library(left.dtype)
+    library = _library(left.dtype, bfloat16 and left.dtype == torch.float32)
     if library is None:
         return left @ right
     threads = thread_count()
@@ -45,12 +45,20 @@ def multiply(left: Tensor, right: Tensor) -> Tensor:
     return result
 
 
+def has_bfloat16_products() -> bool:
+    """Whether what is built here multiplies numbers of bfloat16 by instructions of the processor, which is faster than numbers of type float.
+
+    Returns:
+        False too where there is no compiler.
+    """
+    library = _library(torch.float32, True)
+    return library is not None and bool(library.has_bfloat16_products())
+
+
 @functools.cache
-def _library(dtype: torch.dtype) -> Any:
-    folder = resources.files("unrolled.kernels").joinpath("runtime")
-    headers = [folder.joinpath(name).read_text(encoding="utf-8") for name in (*HEADERS[:-1], "wide.h")]
+def _library(dtype: torch.dtype, bfloat16: bool) -> Any:
     try:
-        library = system_compiler().load("\n\n".join([TYPES[dtype], *headers]))
+        library = system_compiler().load(with_headers((*HEADERS[:-1], "wide.h"), dtype, bfloat16_products=bfloat16))
     except NoCompiler:
         return None
     pointer, whole = ctypes.c_void_p, ctypes.c_long

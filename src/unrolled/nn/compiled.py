@@ -7,6 +7,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from unrolled.core.state import State, map_state, named_leaves
-from unrolled.kernels import CompiledStep, NoCompiler, Step, Unrolling, Unsupported, make_loop
+from unrolled.kernels import CompiledStep, NoCompiler, Step, Unrolling, Unsupported, has_bfloat16_products, make_loop, multiply
 from unrolled.nn.cell import Cell
 from unrolled.nn.frozen import Settings, changed, settings, without_weights
 from unrolled.nn.unroll import Sequences
@@ -35,8 +36,8 @@ class _Known:
     """What is known of a cell, as long as it lives."""
 
     def __init__(self) -> None:
-        self.steps: dict[Settings, CompiledStep] = {}
-        """One for each way the cell may be set: its attributes are part of what is traced."""
+        self.steps: dict[bool, dict[Settings, CompiledStep]] = {False: {}, True: {}}
+        """One for each way the cell may be set: its attributes are part of what is traced; with products of bfloat16, or without."""
         self.reason: str | None = None
         """Why it is not compiled, whatever its attributes."""
 
@@ -62,16 +63,26 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
         Outputs and the state after each row's last step, or `None` where the plain loop has to be taken: for a small cell, silently where torch
         itself traces or transforms the loop or somebody looks into the cell, and with a word, once, where the compiler cannot do it.
     """
-    parameters = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
+    parameters = _tensors(cell)
+    if not _may_compile(cell, parameters):
+        return None
+    own, brief = cell.zeros().dtype, False
     if torch.is_autocast_enabled("cpu"):
-        # What surrounds the cell may be of half precision; the loop is of the precision of its weights.
-        inputs, state, restart, fixed = (_cast(tree, cell.zeros().dtype) for tree in (inputs, state, restart, fixed))
-    if not _may_compile(cell, parameters) or not _plain_tensors(inputs, state, restart, fixed, parameters):
+        # What surrounds the cell may be of half precision; the loop is of the precision of its weights, but for what products multiply.
+        inputs, state, restart, fixed = (_cast(tree, own) for tree in (inputs, state, restart, fixed))
+        brief = own == torch.float32 and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    if own == torch.bfloat16 and _all_brief(inputs, state, restart, fixed, parameters):
+        # The loop computes in float32 and multiplies in bfloat16, and carries a state that is not rounded from step to step.
+        inputs, state, restart, fixed = (_cast(tree, torch.float32) for tree in (inputs, state, restart, fixed))
+        parameters = {name: _long(parameter) for name, parameter in parameters.items()}
+        brief = True
+    if not _plain_tensors(inputs, state, restart, fixed, parameters):
         return None
     given = Unrolling(inputs, state, fixed, parameters, sequences.lengths, sequences.resets, restart)
     try:
         with torch.autocast("cpu", enabled=False):
-            return _compiled_step(cell).unroll(given)
+            outputs, after = _compiled_step(cell, brief and has_bfloat16_products()).unroll(given)
+            return (_cast(outputs, own), _cast(after, own)) if own == torch.bfloat16 else (outputs, after)
     except Unsupported as reason:
         tell(f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {in_words(reason)}")
     except NoCompiler as reason:
@@ -79,8 +90,27 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
     return None
 
 
+def _tensors(cell: Cell) -> dict[str, Tensor]:
+    """Parameters and buffers by name, each tensor once; torch's own lists walk over the parts of the cell twice."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for name, part in cell.named_modules():
+        for key, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is not None:
+                found.setdefault(id(tensor), (f"{name}.{key}" if name else key, tensor))
+    return dict(found.values())
+
+
 def _cast(tree: State, dtype: torch.dtype) -> State:
     return map_state(lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, tree)
+
+
+def _long(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _all_brief(*trees: Any) -> bool:
+    leaves = [leaf for tree in trees for _, leaf in named_leaves(tree)]
+    return all(leaf.dtype == torch.bfloat16 and leaf.is_cpu for leaf in leaves if leaf.is_floating_point())
 
 
 def _may_compile(cell: Cell, parameters: Mapping[str, Tensor]) -> bool:
@@ -125,19 +155,22 @@ def _plain_tensors(*trees: Any) -> bool:
     return all(leaf.is_cpu and type(leaf) in (Tensor, torch.nn.Parameter) for leaf in leaves) and len(floats) == 1 and floats <= set(TYPES)
 
 
-def _compiled_step(cell: Cell) -> CompiledStep:
+def _compiled_step(cell: Cell, brief: bool = False) -> CompiledStep:
+    """One for each way the cell may be set (its attributes are part of what is traced), and for products of bfloat16 or not."""
     now = settings(cell)
     with _lock:
         known = _known.setdefault(cell, _Known())
-        if known.reason is None and now not in known.steps:
-            if len(known.steps) == MOST_SETTINGS:
-                names = ", ".join(f"`{name}`" for name in changed([*known.steps][-1], now))
+        steps = known.steps[brief]
+        if known.reason is None and now not in steps:
+            if len(steps) == MOST_SETTINGS:
+                names = ", ".join(f"`{name}`" for name in changed([*steps][-1], now))
                 known.reason = f"a cell whose attributes change from call to call ({names}; see `register_buffer` for numbers that do)"
             else:
-                known.steps[now] = CompiledStep(_pure(cell, known), make_loop)
+                made = partial(make_loop, bfloat16_products=True) if brief else make_loop
+                steps[now] = CompiledStep(_pure(cell, known), made, partial(multiply, bfloat16=True) if brief else multiply)
         if known.reason is not None:
             raise Unsupported(known.reason)
-        return known.steps[now]
+        return steps[now]
 
 
 def _pure(cell: Cell, known: _Known) -> Step:

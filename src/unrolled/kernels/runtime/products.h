@@ -13,20 +13,29 @@ INLINE unsigned bfloat16_bits(float x) {
 
 #if defined(BFLOAT16_PRODUCTS) && defined(__AVX512BF16__)
 typedef unsigned short Factor;
-enum { depth = 2 };  // factors that one instruction multiplies and adds up
+typedef Factor Factors __attribute__((vector_size(lanes * sizeof(Factor))));
+enum { depth = 2, rounded_factors = 1 };  // `depth`: factors that one instruction multiplies and adds up
 INLINE Factor to_factor(float x) { return (Factor)bfloat16_bits(x); }
+INLINE Factors to_factors(Vector v) { return (Factors)_mm512_cvtneps_pbh((__m512)v); }
 #elif defined(BFLOAT16_PRODUCTS)
 typedef real Factor;
-enum { depth = 1 };
+typedef Vector Factors;
+enum { depth = 1, rounded_factors = 1 };
 INLINE Factor to_factor(float x) {
   const unsigned bits = bfloat16_bits(x) << 16;
   __builtin_memcpy(&x, &bits, 4);
   return x;
 }
+INLINE Factors to_factors(Vector v) {
+  for (int i = 0; i < lanes; ++i) v[i] = to_factor(v[i]);
+  return v;
+}
 #else
 typedef real Factor;
-enum { depth = 1 };
+typedef Vector Factors;
+enum { depth = 1, rounded_factors = 0 };
 INLINE Factor to_factor(real x) { return x; }
+INLINE Factors to_factors(Vector v) { return v; }
 #endif
 
 enum { rows_at_once = 8, columns_at_once = 3, rows_in_chunk = 32 };
@@ -49,12 +58,10 @@ INLINE Vector multiply_add(Vector sum, const Factor* a, const Factor* panel) {
 INLINE Vector multiply_add(Vector sum, const Factor* a, const Factor* panel) { return sum + *a * *(const Vector*)panel; }
 #endif
 
-// `rows` rows of `a`, each `count` factors, times a panel of `vectors` vectors of columns; `add` to what is there.
+// `rows` rows of `a`, each `count` factors, times a panel of `vectors` vectors of columns; `add` it, summed up, to what is there.
 template <int rows, int vectors, bool add>
 static void multiply_block(long count, const Factor* a, long a_stride, const Factor* panel, real* sums, long sums_stride) {
-  Vector sum[rows][vectors];
-  UNROLLED for (int row = 0; row < rows; ++row) UNROLLED for (int v = 0; v < vectors; ++v)
-      sum[row][v] = add ? load<lanes>(sums + row * sums_stride + v * lanes) : Vector{};
+  Vector sum[rows][vectors] = {};
 #pragma GCC unroll 1
   for (long k = 0; k < count; k += depth) {
     UNROLLED for (int row = 0; row < rows; ++row) UNROLLED for (int v = 0; v < vectors; ++v)
@@ -62,7 +69,7 @@ static void multiply_block(long count, const Factor* a, long a_stride, const Fac
     panel += vectors * lanes * depth;
   }
   UNROLLED for (int row = 0; row < rows; ++row) UNROLLED for (int v = 0; v < vectors; ++v)
-      store<lanes>(sums + row * sums_stride + v * lanes, sum[row][v]);
+      store<lanes>(sums + row * sums_stride + v * lanes, add ? load<lanes>(sums + row * sums_stride + v * lanes) + sum[row][v] : sum[row][v]);
 }
 
 template <int rows, int vectors, bool add>
@@ -86,8 +93,12 @@ static void multiply(long rows, long count, const Factor* a, long a_stride, cons
 
 // The first `used` of lanes times `depth` numbers as factors; the others are 0. As vectors, to be moved about in pairs.
 INLINE Vector load_factors(const real* from, long used) {
-  Factor factors[lanes * depth] = {};
-  for (long i = 0; i < smaller(used, lanes * depth); ++i) factors[i] = to_factor(from[i]);
+  Factors factors[depth] = {};
+  if (used >= lanes * depth) {
+    UNROLLED for (int i = 0; i < depth; ++i) factors[i] = to_factors(load<lanes>(from + i * lanes));
+  } else {
+    for (long i = 0; i < used; ++i) ((Factor*)factors)[i] = to_factor(from[i]);
+  }
   Vector v;
   __builtin_memcpy(&v, factors, sizeof v);
   return v;
@@ -133,11 +144,25 @@ static void pack_transposed(const real* matrix, long column_stride, long rows, l
   }
 }
 
+#if defined(BFLOAT16_PRODUCTS) && defined(__AVX512BF16__)
+// Two rows of a panel, whose factors alternate.
+INLINE void pack_pair(const real* first, const real* second, Factor* panel) {
+  const Integers low = __builtin_convertvector(to_factors(load<lanes>(first)), Integers);
+  const Integers high = __builtin_convertvector(to_factors(load<lanes>(second)), Integers);
+  const Integers pairs = low | high << 16;
+  __builtin_memcpy(panel, &pairs, sizeof pairs);
+}
+#else
+INLINE void pack_pair(const real* first, const real*, Factor* panel) {
+  UNROLLED for (int c = 0; c < lanes; ++c) panel[c] = to_factor(first[c]);
+}
+#endif
+
 // The same of a matrix of whose rows the numbers lie side by side.
 static void pack_straight(const real* matrix, long row_stride, long rows, long columns, Factor* panel, long width) {
   for (long k = 0; k < rows; k += depth, panel += width * depth)
-    if (depth == 1 && columns >= lanes) {
-      UNROLLED for (int c = 0; c < lanes; ++c) panel[c] = to_factor(matrix[k * row_stride + c]);
+    if (columns >= lanes && k + depth <= rows) {
+      pack_pair(matrix + k * row_stride, matrix + (k + 1) * row_stride, panel);
     } else {
       for (long c = 0; c < lanes; ++c)
         for (long d = 0; d < depth; ++d)
@@ -147,6 +172,32 @@ static void pack_straight(const real* matrix, long row_stride, long rows, long c
 
 // Rows of a value as factors.
 INLINE void pack_rows(const real* from, long stride, long rows, long width, Factor* to, long to_stride) {
-  for (long row = 0; row < rows; ++row)
-    for (long i = 0; i < width; ++i) to[row * to_stride + i] = to_factor(from[row * stride + i]);
+  for (long row = 0; row < rows; ++row, from += stride, to += to_stride) {
+    long i = 0;
+    for (; i + lanes <= width; i += lanes) {
+      const Factors factors = to_factors(load<lanes>(from + i));
+      __builtin_memcpy(to + i, &factors, sizeof factors);
+    }
+    for (; i < width; ++i) to[i] = to_factor(from[i]);
+  }
+}
+
+// The same where the numbers of each column lie side by side. What is left of the last vector of a row becomes 0.
+INLINE void pack_columns(const real* from, long column_stride, long rows, long width, Factor* to, long to_stride) {
+  for (long i = 0; i < width; i += lanes)
+    for (long row = 0; row < rows; row += lanes) {
+      Vector block[lanes] = {};
+      const long columns = smaller(lanes, width - i), now = smaller(lanes, rows - row);
+      for (long c = 0; c < columns; ++c)
+        if (now == lanes) {
+          block[c] = load<lanes>(from + (i + c) * column_stride + row);
+        } else {
+          for (long r = 0; r < now; ++r) block[c][r] = from[(i + c) * column_stride + row + r];
+        }
+      transpose<1>(block);
+      for (long r = 0; r < now; ++r) {
+        const Factors factors = to_factors(block[r]);
+        __builtin_memcpy(to + (row + r) * to_stride + i, &factors, sizeof factors);
+      }
+    }
 }
