@@ -92,7 +92,9 @@ class Direction:
         state = [part.contiguous() for part in initial]
         sums = [part.before for part in program.states[len(initial) :]]
         state += [torch.zeros(size.batch, node.width, dtype=node.dtype, device=size.device) for node in sums]
-        for begin, end in self._stretches(size) if self.loop is not None else []:
+        if self.loop is None:
+            return buffers, streams, state
+        for begin, end in self._stretches(size):
             now = size._replace(time=end - begin)
             ahead = dict(
                 zip(self.ahead.results, self.ahead([_at(node, values[node], begin, end) for node in self.ahead.given], now), strict=True)

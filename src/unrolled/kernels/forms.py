@@ -58,10 +58,11 @@ class Form:
             return named and all(form.gather(tree[name], leaves) for name, form in zip(self.names, self.parts, strict=True))
         if type(tree) is not self.kind or len(tree or ()) != len(self.parts):
             return False
+        branches: Any = tree or ()
         if self.flat:
-            leaves += tree
+            leaves += branches
             return True
-        return all(form.gather(part, leaves) for form, part in zip(self.parts, tree or (), strict=True))
+        return all(form.gather(part, leaves) for form, part in zip(self.parts, branches, strict=True))
 
     def put(self, leaves: Iterator[Tensor]) -> State:
         """The inverse of `gather`.
