@@ -16,8 +16,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 COMPILERS = ("c++", "g++", "clang++")
 """Looked for in this order, after the environment variable `CXX`."""
 
@@ -68,6 +66,9 @@ class Compiler:
 
         Returns:
             The library, loaded.
+
+        Raises:
+            NoCompiler: it cannot be built, or be written anywhere.
         """
         name = hashlib.sha256(f"{self.identity}\n{source}".encode()).hexdigest()[:32]
         path = self.folder / f"{name}.so"
@@ -125,22 +126,6 @@ def system_compiler() -> Compiler:
     if not command:
         raise NoCompiler(f"no C++ compiler was found (`CXX` is not set, and none of {', '.join(COMPILERS)} is on the path)")
     return Compiler(command, cache_folder())
-
-
-def thread_count() -> int:
-    """How many threads a kernel uses: as many as torch does.
-
-    Returns:
-        The number; 1 in a process that was forked from one whose kernels had several, which a fork does not take along: it would wait for ever.
-    """
-    count = torch.get_num_threads()
-    if count > 1 and _started.setdefault("process", os.getpid()) != os.getpid():
-        return 1
-    return count
-
-
-_started: dict[str, int] = {}
-"""The process in which a kernel first had several threads."""
 
 
 def cache_folder() -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unrolled.kernels.compiler import Compiler, system_compiler, thread_count
+from unrolled.kernels.compiler import Compiler, system_compiler
 from unrolled.kernels.generate import source
 from unrolled.kernels.graph import LoopProgram
 
@@ -51,7 +51,7 @@ class CompiledLoop:
             for before, after in zip(arrays[-2 * count : -count], arrays[-count:], strict=True):
                 after.copy_(before)
             return
-        threads = thread_count()
+        threads = torch.get_num_threads()
         panels = _room(self._packed_bytes)
         memory = _room(self._memory_bytes(batch, threads))
         self._run(_pointers(arrays), _aligned(panels), _aligned(memory), time, batch, threads, 0)
@@ -83,7 +83,7 @@ class PackedLoop:
         program = loop.program
         first = len(program.streams_in) + len(program.streams_out) + len(program.constants)
         places = range(first, first + len(shared))
-        self._shared, self._batch, self._threads = tuple(shared), batch, thread_count()
+        self._shared, self._batch, self._threads = tuple(shared), batch, torch.get_num_threads()
         self._pointers = (ctypes.c_void_p * len(program.arrays))()
         for place, array in zip(places, shared, strict=True):
             self._pointers[place] = array.data_ptr()

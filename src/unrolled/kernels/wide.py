@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrolled.kernels.compiler import NoCompiler, system_compiler, thread_count
+from unrolled.kernels.compiler import NoCompiler, system_compiler
 from unrolled.kernels.generate import HEADERS, TYPES, with_headers
 
 ENOUGH = 1 << 20
@@ -34,7 +34,7 @@ def multiply(left: Tensor, right: Tensor, *, bfloat16: bool = False) -> Tensor:
     library = _library(left.dtype, bfloat16 and left.dtype == torch.float32)
     if library is None:
         return left @ right
-    threads = thread_count()
+    threads = torch.get_num_threads()
     memory = torch.empty(library.wide_memory_bytes(count, columns, threads) + 64, dtype=torch.uint8)
     result = torch.empty(rows, columns, dtype=left.dtype)
     aligned = -(-memory.data_ptr() // 64) * 64
