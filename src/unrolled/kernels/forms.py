@@ -57,9 +57,9 @@ class Form:
         if self.kind is dict:
             named = isinstance(tree, Mapping) and len(tree) == len(self.names) and all(name in tree for name in self.names)
             return named and all(form.gather(tree[name], leaves) for name, form in zip(self.names, self.parts, strict=True))
-        if type(tree) is not self.kind or len(tree or ()) != len(self.parts):
-            return False
         branches: Any = tree or ()
+        if type(tree) is not self.kind or len(branches) != len(self.parts):
+            return False
         if self.flat:
             leaves += branches
             return True
