@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,32 +13,75 @@ from unrolled.cli.machine import Device, Threads, open_run
 
 def look(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    text: Annotated[str, typer.Argument(metavar="INPUT", help="A sentence to translate.")],
+    text: Annotated[str, typer.Argument(metavar="INPUT", help="A sentence to translate, or a text to label; `<mask>` in it is guessed.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page shall stand.")] = Path("look.html"),
-    beam: Annotated[int, typer.Option("--beam", min=1, help="Hypotheses kept; all of them are drawn.")] = 5,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option of decoding, as for predict.")] = None,
+    beam: Annotated[int | None, typer.Option("--beam", min=1, help="Translation: hypotheses kept, all of them drawn (5).")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="One option. Translation: of decoding, as for predict. Labels: steps=64 of the path of integrated gradients, "
+            "baseline=unknown, explained=20 labels at most, n_best=10 sequences.",
+        ),
+    ] = None,
     trace_file: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Also write all numbers of the page, as JSON.")] = None,
     device: Device = "auto",
     threads: Threads = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
 ) -> None:
-    """Draw what a model does with one sentence: its attention, head by head, and every hypothesis of the beam."""
+    """Draw what a model does with one text: of a translation, attention and hypotheses; of labels, the words that each came from."""
     import json
 
     from unrolled.core.errors import ConfigurationError
     from unrolled.core.files import write_text
     from unrolled.core.settings import combine
     from unrolled.report import write_look
-    from unrolled.tasks.translation import TranslationRun
-    from unrolled.tasks.translation_look import trace_translation
 
     opened = open_run(run, trust=trust, device=device, threads=threads)
-    if not isinstance(opened, TranslationRun):
-        task = opened.folder.fact("task")
-        raise ConfigurationError(
-            f"`unrolled look` draws translations, and `{run}` is of the task `{task}`; give it a run of `train translation`"
-        )
-    trace = trace_translation(opened, text, beam=beam, **combine([], set_ or []))
+    task = opened.folder.fact("task")
+    if task not in LOOKERS:
+        known = ", ".join(f"`{name}`" for name in LOOKERS)
+        raise ConfigurationError(f"`unrolled look` draws runs of the tasks {known}, and `{run}` is of the task `{task}`")
+    wishes = ({} if beam is None else {"beam": beam}) | combine([], set_ or [])
+    trace, found = LOOKERS[task](opened, text, wishes)
     if trace_file is not None:
         write_text(trace_file, json.dumps(trace, ensure_ascii=False))
-    print(f"{trace['hypotheses'][0]['text']}\npage: {write_look(trace, out)}")
+    print(f"{found}\npage: {write_look(trace, out)}")
+
+
+def _translation(opened: Any, text: str, wishes: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    from unrolled.tasks.translation_look import trace_translation
+
+    trace = trace_translation(opened, text, **wishes)
+    return trace, trace["hypotheses"][0]["text"]
+
+
+def _tagging(opened: Any, text: str, wishes: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    from unrolled.tasks.label_traces import trace_tagging
+
+    trace = trace_tagging(opened, text, **wishes)
+    return trace, " ".join(f"{word['text']}/{word['label']}" for word in trace["words"])
+
+
+def _classification(opened: Any, text: str, wishes: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    from unrolled.tasks.label_traces import trace_classification
+
+    trace = trace_classification(opened, text, **wishes)
+    return trace, " ".join(trace["found"]) or "no label"
+
+
+def _masked(opened: Any, text: str, wishes: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    from unrolled.tasks.label_traces import trace_masked
+
+    trace = trace_masked(opened, text, **wishes)
+    return trace, " ".join(trace["found"])
+
+
+LOOKERS: dict[str, Callable[[Any, str, dict[str, Any]], tuple[dict[str, Any], str]]] = {
+    "translation": _translation,
+    "tagging": _tagging,
+    "classification": _classification,
+    "masked-lm": _masked,
+}
+"""What traces a run of each task, and says what it found in one line."""

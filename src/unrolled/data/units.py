@@ -89,6 +89,17 @@ class Units(ABC):
         """
 
     @abstractmethod
+    def names(self, ids: Sequence[int]) -> list[str]:
+        """Ids as they are shown to people.
+
+        Args:
+            ids: of the vocabulary.
+
+        Returns:
+            A string an id.
+        """
+
+    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """What makes the units.
 
@@ -218,6 +229,17 @@ class WordUnits(Units):
         """
         return list(_words(text))
 
+    def names(self, ids: Sequence[int]) -> list[str]:
+        """The words, as the vocabulary has them.
+
+        Args:
+            ids: of the vocabulary.
+
+        Returns:
+            A string an id.
+        """
+        return [SPECIAL[i] if i < len(SPECIAL) else self.words[i - len(SPECIAL)] for i in ids]
+
     def to_json(self) -> dict[str, Any]:
         """Words and characters in the order of their ids.
 
@@ -284,6 +306,17 @@ class PieceUnits(Units):
             A string a symbol.
         """
         return self.codec.pieces(self.codec.encode(text if isinstance(text, str) else " ".join(text)))
+
+    def names(self, ids: Sequence[int]) -> list[str]:
+        """The symbols, white space made visible.
+
+        Args:
+            ids: of the vocabulary.
+
+        Returns:
+            A string an id.
+        """
+        return [SPECIAL[MASK] if i == self.mask else self.codec.pieces([i])[0] for i in ids]
 
     def to_json(self) -> dict[str, Any]:
         """The tokenizer's own file.

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from unrolled.core.noise import Noise
+from unrolled.core.padded import Padded
 from unrolled.data.unit_corpus import UnitBatch
 from unrolled.models.text_encoder import TextEncoder
 from unrolled.models.text_encoder_settings import TextEncoderSettings
@@ -46,7 +47,20 @@ class MaskedLanguageModel(nn.Module):
         Returns:
             Logits, row by row.
         """
-        encoded = self.text(self.text.embed(batch, noise), noise)
+        return self.score(self.text.embed(batch, noise), asked, noise)
+
+    def score(self, vectors: Padded, asked: Bool[Tensor, "batch time"], noise: Noise | None = None) -> Float[Tensor, "asked vocab"]:
+        """Score the units that may stand at some places, from the vectors of units.
+
+        Args:
+            vectors: from `text.embed`.
+            asked: true at the places.
+            noise: where dropout takes its masks from in training.
+
+        Returns:
+            Logits, row by row.
+        """
+        encoded = self.text(vectors, noise)
         masked, _ = self.output_dropout(encoded.memory.data, noise=noise)
         hidden = self.norm(torch.nn.functional.gelu(self.narrow(masked[asked])))
         logits: Tensor = self.readout(hidden)

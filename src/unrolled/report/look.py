@@ -12,11 +12,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unrolled.core.errors import DataError, nearest
+from unrolled.core.errors import DataError
 from unrolled.core.files import write_text
+from unrolled.report import label_look
 from unrolled.report.page import fill
+from unrolled.report.trace import Part, checked, clean, finite, visible
 from unrolled.report.wording import NOTHING, decimal, setting
 
 MASKED = -1
@@ -25,13 +26,6 @@ SLACK = 0.01
 """How far a weight may leave [0, 1]: half precision rounds."""
 TOLD = 12
 """Most rows of an attention map that are told in words."""
-UNSEEN = str.maketrans({"\n": "↵", "\r": "␍", "\t": "⇥", " ": "␣", "\u00a0": "␣", "\u200b": "∅", "\ufeff": "∅"})
-
-
-class Part(BaseModel):
-    """A part of a trace: all keys are needed, none other is known."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class Hypothesis(Part):
@@ -121,7 +115,7 @@ def write_look(trace: dict[str, Any], page: Path) -> Path:
     """Draw a trace into one page that fetches nothing.
 
     Args:
-        trace: in the form of `Trace`.
+        trace: in the form of `Trace`, or of `label_look.LabelTrace` where its task is one of those.
         page: where the page shall stand.
 
     Returns:
@@ -131,7 +125,8 @@ def write_look(trace: dict[str, Any], page: Path) -> Path:
         DataError: a key of the trace is missing or unknown, or its value cannot be.
         RunError: the page cannot be written.
     """
-    write_text(page, render(read_trace(trace)))
+    of_labels = trace.get("task") in label_look.TASKS
+    write_text(page, label_look.render(label_look.read_trace(trace)) if of_labels else render(read_trace(trace)))
     return page
 
 
@@ -147,10 +142,7 @@ def read_trace(trace: dict[str, Any]) -> Trace:
     Raises:
         DataError: a key is missing or unknown, or its value cannot be.
     """
-    try:
-        found = Trace.model_validate(trace)
-    except ValidationError as error:
-        raise DataError(_sentence(error)) from None
+    found = checked(Trace, trace, (Tree, Node, AttentionMap, Hypothesis))
     for wrong in _contradictions(found):
         raise DataError(wrong)
     return found
@@ -169,33 +161,21 @@ def render(trace: Trace) -> str:
     maps = [_map(layer) for layer in trace.attention]
     return fill(
         "look.html.j2",
-        title=_text(trace.source_text) or "an empty sentence",
-        task=_text(trace.task),
-        run=_text(trace.run),
+        title=clean(trace.source_text) or "an empty sentence",
+        task=clean(trace.task),
+        run=clean(trace.run),
         summary=_summary(trace),
-        source=[_visible(symbol) for symbol in trace.source],
-        best=_text(best.text),
-        rows=[Row(_text(h.text), decimal(_finite(h.score)), decimal(_finite(h.log_probability)), len(h.symbols)) for h in trace.hypotheses],
+        source=[visible(symbol) for symbol in trace.source],
+        best=clean(best.text),
+        rows=[Row(clean(h.text), decimal(finite(h.score)), decimal(finite(h.log_probability)), len(h.symbols)) for h in trace.hypotheses],
         tokens=[_token(*pair) for pair in zip(best.symbols, best.token_log_probabilities, strict=True)],
-        figures=[(_text(name).replace("_", " "), _figure(value)) for name, value in trace.figures.items()],
-        layers=[(_text(layer.name), _told(layer)) for layer in trace.attention],
+        figures=[(clean(name).replace("_", " "), _figure(value)) for name, value in trace.figures.items()],
+        layers=[(clean(layer.name), _told(layer)) for layer in trace.attention],
         chosen=_chosen(trace),
         several_heads=any(len(layer["heads"]) > 1 for layer in maps),
         nodes=sum(map(len, trace.tree.steps)) if trace.tree else 0,
         drawn={"attention": maps, "tree": _tree(trace)},
     )
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    key = ".".join(map(str, first["loc"]))
-    if first["type"] == "missing":
-        return f"`{key}` must be in the trace, and it is not there; write the trace again with this version"
-    if first["type"] == "extra_forbidden":
-        known = {name for part in (Trace, Tree, Node, AttentionMap, Hypothesis) for name in part.model_fields}
-        return f"`{key}` is not known in a trace; {nearest(str(first['loc'][-1]), known)}"
-    must = first["msg"].removeprefix("Input should ")
-    return f"`{key or 'trace'}` of the trace must {must}, got {first['input']!r:.80}; write the trace again with this version"
 
 
 def _contradictions(trace: Trace) -> Iterator[str]:
@@ -260,7 +240,7 @@ def _map(layer: AttentionMap) -> dict[str, Any]:
     heads = [] if weights is None else [_thousandths(head) for head in weights]
     if weights is not None and len(heads) > 1:
         heads.insert(0, _thousandths(weights.mean(axis=0)))
-    return {"rows": [_visible(s) for s in layer.rows], "columns": [_visible(s) for s in layer.columns], "heads": heads}
+    return {"rows": [visible(s) for s in layer.rows], "columns": [visible(s) for s in layer.columns], "heads": heads}
 
 
 def _chosen(trace: Trace) -> int:
@@ -279,16 +259,16 @@ def _told(layer: AttentionMap) -> str:
     """A layer in one line, for those who do not see it."""
     weights = _weights(layer)
     if weights is None:
-        return f"{_text(layer.name)}: there are no weights."
+        return f"{clean(layer.name)}: there are no weights."
     mean, told = weights.mean(axis=0), []
     for row, line in zip(layer.rows, mean, strict=True):
         if not np.isnan(line).all():
             most = int(np.nanargmax(line))
-            told.append(f"{_visible(row)} to {_visible(layer.columns[most])} ({line[most]:.2f})")
+            told.append(f"{visible(row)} to {visible(layer.columns[most])} ({line[most]:.2f})")
     heads = "1 head" if len(weights) == 1 else f"the mean of {len(weights)} heads"
     more = f" and {len(told) - TOLD} more" if len(told) > TOLD else ""
     most_goes = f"most attention goes from {', '.join(told[:TOLD])}{more}" if told else "all of it is masked"
-    return f"{_text(layer.name)}, {heads}; {most_goes}."
+    return f"{clean(layer.name)}, {heads}; {most_goes}."
 
 
 def _tree(trace: Trace) -> list[list[dict[str, Any]]]:
@@ -300,7 +280,7 @@ def _tree(trace: Trace) -> list[list[dict[str, Any]]]:
     return [
         [
             node.model_dump(exclude={"symbol", "score", "log_probability"})
-            | {"symbol": _visible(node.symbol), "score": _short(node.score), "log": _short(node.log_probability)}
+            | {"symbol": visible(node.symbol), "score": _short(node.score), "log": _short(node.log_probability)}
             | {"best": node.id in best, "rank": ranks.get(node.id)}
             for node in step
         ]
@@ -334,7 +314,7 @@ def _best_end(tree: Tree, ranks: dict[int, int]) -> int | None:
     kept = [[node for node in step if node.kept] for step in tree.steps]
     finished = [node for step in kept for node in step if node.finished]
     last = next((step for step in reversed(kept) if step), [])
-    scored = [(_finite(node.score), node.id) for node in finished or last]
+    scored = [(finite(node.score), node.id) for node in finished or last]
     return max(scored, key=lambda pair: -math.inf if pair[0] is None else pair[0], default=(None, None))[1]
 
 
@@ -350,37 +330,23 @@ def _path(nodes: dict[int, Node], end: int | None) -> list[int]:
 def _summary(trace: Trace) -> str:
     best, others = trace.hypotheses[0], len(trace.hypotheses) - 1
     found = f"The best of {others + 1} hypotheses" if others else "The only hypothesis"
-    score, log_probability = decimal(_finite(best.score)), decimal(_finite(best.log_probability))
+    score, log_probability = decimal(finite(best.score)), decimal(finite(best.log_probability))
     made = f"{len(best.symbols)} symbols made from {len(trace.source)}"
     return f"{found} has score {score} and log-probability {log_probability}: {made}."
 
 
 def _token(symbol: str, log_probability: float | None) -> Token:
-    value = _finite(log_probability)
+    value = finite(log_probability)
     if value is None:
-        return Token(_visible(symbol), NOTHING, NOTHING, 0.0)
+        return Token(visible(symbol), NOTHING, NOTHING, 0.0)
     probability = math.exp(min(value, 0.0))
-    return Token(_visible(symbol), decimal(probability), decimal(value), round(100 * probability, 1))
+    return Token(visible(symbol), decimal(probability), decimal(value), round(100 * probability, 1))
 
 
 def _figure(value: str | int | float | None) -> str:
-    return decimal(_finite(value)) if isinstance(value, float) else _text(setting(value))
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    return decimal(finite(value)) if isinstance(value, float) else clean(setting(value))
 
 
 def _short(value: float | None) -> float | None:
-    value = _finite(value)
+    value = finite(value)
     return None if value is None else round(value, 4)
-
-
-def _visible(symbol: str) -> str:
-    """A symbol that can be seen, blanks and all."""
-    return _text(symbol).translate(UNSEEN) or "∅"
-
-
-def _text(text: str) -> str:
-    """Text that can be written: half of a surrogate pair cannot."""
-    return text.encode("utf-8", errors="replace").decode("utf-8")
