@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
+from unrolled.core.state import State
 from unrolled.kernels import NoCompiler, Unsupported
 from unrolled.kernels.loop_torch import TorchLoop
 from unrolled.nn import compiled
@@ -414,3 +415,35 @@ def test_traced_by_torch_it_is_the_plain_loop(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
     Recurrence(cell)(torch.randn(1, 2, HIDDEN))
     assert cell not in compiled._known
+
+
+class Crossed(Cell):
+    """Gives its state in another order than it begins with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_size = self.hidden_size = HIDDEN
+        self.mix = torch.nn.Linear(HIDDEN, HIDDEN)
+
+    def initial_state(self, batch_size: int) -> State:
+        return {"slow": self.zeros(batch_size, HIDDEN), "fast": self.zeros(batch_size, HIDDEN)}
+
+    def step(self, x: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        fast = torch.tanh(self.mix(state["fast"]) + x)
+        return fast + state["slow"], {"fast": fast, "slow": 0.9 * state["slow"] + 0.1 * fast}
+
+
+def test_states_are_known_by_name_not_by_order() -> None:
+    cell = Crossed()
+    xs = torch.randn(3, 5, HIDDEN)
+    (outputs, final), (wanted, last) = Recurrence(cell)(xs), Recurrence(cell, plain=True)(xs)
+    assert cell in compiled._known
+    torch.testing.assert_close(outputs, wanted)
+    torch.testing.assert_close(final, last)
+    with torch.no_grad():
+        state = plain = cell.initial_state(3)
+        for x in xs.unbind(1):
+            output, state = Recurrence(cell).step(x, state)
+            right, plain = cell.step(x, plain)
+            torch.testing.assert_close(output, right)
+            torch.testing.assert_close(state, plain)

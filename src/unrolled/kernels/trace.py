@@ -158,6 +158,8 @@ class Tracer:
         if alive is not None:
             after = where_state(alive, after, state)
             output = where_state(alive, output, map_state(torch.zeros_like, output))
+        # By name: a dictionary may come back in another order.
+        after = map_state(lambda _, new: new, state, after)
         return [leaf for tree in (output, after) for _, leaf in named_leaves(tree)], output
 
     @property

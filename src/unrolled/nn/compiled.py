@@ -36,7 +36,7 @@ class _Known:
     """What is known of a cell, as long as it lives."""
 
     def __init__(self) -> None:
-        self.steps: dict[bool, dict[Settings, CompiledStep]] = {False: {}, True: {}}
+        self.steps: dict[tuple[Settings, bool], CompiledStep] = {}
         """One for each way the cell may be set: its attributes are part of what is traced; with products of bfloat16, or without."""
         self.reason: str | None = None
         """Why it is not compiled, whatever its attributes."""
@@ -132,7 +132,7 @@ def is_transformed() -> bool:
         torch.compiler.is_compiling()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
-        or torch._C._get_tracing_state() is not None
+        or torch.jit.is_tracing()
         or _get_current_dispatch_mode() is not None
     )
 
@@ -160,17 +160,16 @@ def _compiled_step(cell: Cell, brief: bool = False) -> CompiledStep:
     now = settings(cell)
     with _lock:
         known = _known.setdefault(cell, _Known())
-        steps = known.steps[brief]
-        if known.reason is None and now not in steps:
-            if len(steps) == MOST_SETTINGS:
-                names = ", ".join(f"`{name}`" for name in changed([*steps][-1], now))
+        if known.reason is None and (now, brief) not in known.steps:
+            if len(known.steps) == MOST_SETTINGS:
+                names = ", ".join(f"`{name}`" for name in changed([*known.steps][-1][0], now))
                 known.reason = f"a cell whose attributes change from call to call ({names}; see `register_buffer` for numbers that do)"
             else:
                 made = partial(make_loop, bfloat16_products=True) if brief else make_loop
-                steps[now] = CompiledStep(_pure(cell, known), made, partial(multiply, bfloat16=True) if brief else multiply)
+                known.steps[now, brief] = CompiledStep(_pure(cell, known), made, partial(multiply, bfloat16=True) if brief else multiply)
         if known.reason is not None:
             raise Unsupported(known.reason)
-        return steps[now]
+        return known.steps[now, brief]
 
 
 def _pure(cell: Cell, known: _Known) -> Step:
