@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 INSTALL := $(PIP) install -c constraints.txt
+# On a terminal, a dot every ten seconds for as long as the rest of the recipe's line takes: pip itself says nothing.
+DOTS := if [ -t 2 ]; then (while sleep 10 && kill -0 $$$$ 2>/dev/null; do printf . >&2; done) & trap "kill $$! 2>/dev/null; echo >&2" EXIT; fi
 WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 SHIPPED := pyproject.toml constraints.txt
@@ -69,8 +71,9 @@ $(BIN)/python:
 	  { rm -rf $(VENV); echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 
 $(VENV)/.core: $(SHIPPED) | $(BIN)/python
-	@echo "Installing unrolled and PyTorch into $(VENV)/ (once; several minutes where PyTorch must be downloaded) …"
-	@$(INSTALL) -e .
+	@echo "Installing unrolled and PyTorch into $(VENV)/ (once; several minutes where PyTorch must be downloaded, up to 5.5 GB) …"
+	@$(DOTS); $(INSTALL) -e .
+	@echo "Installed."
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core

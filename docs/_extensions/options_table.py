@@ -19,10 +19,11 @@ class OptionsTable(Directive):
     def run(self) -> list[nodes.Node]:
         """Build the table."""
         from unrolled.core.settings import options
+        from unrolled.core.wording import written
 
         module, name = self.arguments[0].split(":")
         group = getattr(importlib.import_module(module), name)
-        rows = [(one.key, "" if one.default is None else str(one.default), one.may_be, one.what) for one in options(group)]
+        rows = [(one.key, "" if one.default is None else written(one.default), one.may_be, one.what) for one in options(group)]
         layout = nodes.tgroup(cols=len(COLUMNS))
         layout += [nodes.colspec(colwidth=width) for width in (28, 12, 18, 42)]
         layout += [_part(nodes.thead(), [COLUMNS]), _part(nodes.tbody(), rows)]

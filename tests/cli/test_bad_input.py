@@ -84,15 +84,15 @@ def test_bad_text(make: Callable[[Path], str], said: list[str], command: Command
     ("option", "said"),
     [
         ("train.minuts=3", ["`train.minuts` is not an option", "did you mean `train.minutes`?"]),
-        ("train.steps=-1", ["`train.steps`", "greater than or equal to 1", "-1"]),
-        ("train.steps=many", ["`train.steps`", "'many'"]),
+        ("train.steps=-1", ["`train.steps`", "a whole number, at least 1", "`-1`"]),
+        ("train.steps=many", ["`train.steps`", "got `many`"]),
         ("model.cell=lsmt", ["`lsmt`", "did you mean `lstm`?"]),
-        ("model.output_dropout=1.5", ["`model.output_dropout`", "less than 1"]),
+        ("model.output_dropout=1.5", ["`model.output_dropout`", "at least 0 and below 1", "its default is `0.2`"]),
         ("model.bidirectional=true", ["bidirectional", "see the symbols it has to predict"]),
         ("train.backpropagate=2", ["k2", "k1"]),
         ("train.device=gpu7", ["`train.device`", "`gpu7`"]),
         ("train.batch_size=100000", ["`batch_size` must be between 1 and 1781"]),
-        ("data.tokens=letters", ["`data.tokens`", "'characters'"]),
+        ("data.tokens=letters", ["`data.tokens`", "characters, words, bpe", "got `letters`"]),
         ("steps", ["`group.key=value`"]),
         ("model.zoneout={c = 0.5, d = 0.1}", ["`d`"]),
     ],
@@ -113,7 +113,8 @@ def test_no_file_bad_preset_missing_config(command: Command, text: Path) -> None
 
 
 def test_wrong_words_on_the_command_line(command: Command) -> None:
-    refused(command("sample", "run", "--length", "abc"), "--length", "valid integer", "--help")
+    refused(command("sample", "run", "--length", "abc"), "`--length` must be a whole number, got `abc`; try", "--help")
+    refused(command("sample", "run", "--n", "0"), "`--n` must be a whole number, at least 1, got `0`; try")
     refused(command("evla", "run"), "evla")
     refused(command("eval"), "RUN")
     refused(command("eval", "run", "--streams", "0"), "--streams")
@@ -171,10 +172,10 @@ def test_tampered_tokenizer_and_config(command: Command, run: Path) -> None:
 
 def test_bad_questions_to_a_run(command: Command, run: Path, tmp_path: Path) -> None:
     refused(command("sample", "run", "--prompt", "the Ω"), "Ω", "vocabulary")
-    refused(command("sample", "run", "--temperature", "-1"), "`temperature`", "greater than or equal to 0")
+    refused(command("sample", "run", "--temperature", "-1"), "`temperature`", "at least 0")
     refused(command("eval", "run", "--split", "test"), "`--split` must be one of train, valid")
-    refused(command("sample", "run", "--seed", str(2**64)), "`seed`", "less than")
-    refused(command("sample", "run", "--length", str(10**13)), "`length`", "less than")
+    refused(command("sample", "run", "--seed", str(2**64)), "`seed`", "below")
+    refused(command("sample", "run", "--length", str(10**13)), "`length`", "at most 10,000,000")
     refused(command("eval", "run", "nowhere.txt"), "nowhere.txt")
     (tmp_path / "strange.txt").write_text("the quick ΩΩΩ" * 20)
     refused(command("eval", "run", "strange.txt"), "Ω", "strange.txt")

@@ -99,7 +99,7 @@ def test_eval_by_the_measures_of_the_field(command: Command, run: str, pairs: li
     assert {"loss", "bleu", "chrf", "exact_match", "wer", "token_accuracy", "bleu_signature"} <= found.keys()
     assert "BLEU" in command("eval", run).stdout
     assert command("eval", run, *pairs, "--set", "normalisation=none", "--set", "no_repeat_ngram=none").returncode == 0
-    refused(command("eval", run, *pairs, "--set", "beam=none"), "`beam` should be a valid integer, got None")
+    refused(command("eval", run, *pairs, "--set", "beam=none"), "`beam` must be a whole number, at least 1, got `none`")
     refused(command("eval", run, "--streams", "2"), "`streams` is no option of evaluating a run of the task `translation`")
 
 

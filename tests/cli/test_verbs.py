@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,11 @@ def test_resuming_at_the_end_says_that_nothing_was_done(command: Command, text: 
 def test_help_names_the_verbs(command: Command) -> None:
     helped = command("--help").stdout
     assert all(verb in helped for verb in ("train", "eval", "sample", "runs", "show", "demo"))
+
+
+@pytest.mark.parametrize("words", [(), ("train",), ("train", "lm"), ("sample",), ("predict",), ("look",), ("eval",), ("bench", "kernels")])
+def test_help_speaks_plainly(words: tuple[str, ...], command: Command) -> None:
+    said = command(*words, "--help").stdout
+    assert "--help" in said and not re.search(r"<|list\[|Path\b|x>=|\bint\b|None", said)
+    if words == ("sample",):
+        assert re.search(r"--n +N \[at least 1\]", said) and re.search(r"--trust +Allow", said) and re.search(r"--stop +TEXT", said)

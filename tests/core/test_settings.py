@@ -1,7 +1,7 @@
 """Configuration: unknown keys are refused with the nearest known one, values are checked, differences are merged."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
@@ -36,7 +36,7 @@ class Choice(Settings):
 
 def test_none_is_a_word_where_it_is_a_choice() -> None:
     assert resolve(Choice, merge(parse_override("kind=none"), parse_override("limit=none"))) == Choice(kind="none", limit=None)
-    with pytest.raises(ConfigurationError, match=r"`name` should be a valid string, got None"):
+    with pytest.raises(ConfigurationError, match=r"`name` must be text, got `none`; its default is `x`"):
         resolve(Outer, parse_override("name=none"))
 
 
@@ -52,7 +52,9 @@ def test_key_in_the_wrong_group_is_found() -> None:
 
 @pytest.mark.parametrize("value", [-1, 0, "fast", float("nan")])
 def test_impossible_value(value: object) -> None:
-    with pytest.raises(ConfigurationError, match=r"^`inner.rate` should be .*, got "):
+    with pytest.raises(
+        ConfigurationError, match=r"^`inner.rate` must be a (finite )?number, above 0, got `(-1|0|fast|nan)`; its default is `0.1`$"
+    ):
         resolve(Outer, {"inner": {"rate": value}})
 
 
@@ -104,14 +106,56 @@ def test_broken_and_missing_files(tmp_path: Path) -> None:
 
 def test_the_table_of_options_has_every_sentence() -> None:
     assert list(options(Outer)) == [
-        ("name", "x", "A name.", ""),
-        ("inner.rate", 0.1, "How fast.", "above 0"),
-        ("inner.limit", None, "How far.", ""),
+        ("name", "x", "A name.", "text"),
+        ("inner.rate", 0.1, "How fast.", "a number, above 0"),
+        ("inner.limit", None, "How far.", "a whole number or none"),
     ]
-    assert [option.may_be for option in options(Choice)] == ["some, none", ""]
+    assert [option.may_be for option in options(Choice)] == ["some, none", "a whole number or none"]
+
+
+class Kinds(Settings):
+    word: Literal["left", "right"] | None = None
+    """A word or nothing."""
+    pair: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.25)
+    """Two of a kind."""
+    texts: tuple[str, ...] = ()
+    """Any number."""
+    shares: dict[str, float] | None = None
+    """By name."""
+    name: str = Field("a", examples=["a", "b"])
+    """Some names are known."""
+    yes: bool | None = None
+    """Or no."""
+    size: int = Field(3, ge=1, le=10_000)
+    """How large."""
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("word=lift", "`word` must be one of left, right, or none, got `lift`; did you mean `left`?"),
+        ("pair=[0.5, 1.5]", "`pair` must be 2 numbers, each at least 0 and below 1, got `1.5` at `pair.1`; its default is `[0.5, 0.25]`"),
+        ("pair=3", "`pair` must be 2 numbers, each at least 0 and below 1, got `3`; its default is `[0.5, 0.25]`"),
+        ("texts=3", "`texts` must be a list of texts, got `3`; its default is `[]`"),
+        ("shares={h = 'x'}", "`shares` must be numbers by name or none, got `x` at `shares.h`"),
+        ("name=3", "`name` must be one of a, b, got `3`; its default is `a`"),
+        ("yes=perhaps", "`yes` must be true or false, or none, got `perhaps`"),
+        ("size=1.5", "`size` must be a whole number, at least 1 and at most 10,000, got `1.5`; its default is `3`"),
+    ],
+)
+def test_what_must_be_is_said_in_plain_words(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(Kinds, parse_override(text))
+    assert str(caught.value) == sentence
+
+
+def test_a_group_is_no_value() -> None:
+    with pytest.raises(ConfigurationError, match=r"^`inner` is a group of options, got `3`; set one of them, such as `inner.rate`$"):
+        resolve(Outer, {"inner": 3})
 
 
 def test_words_are_read_in_any_case() -> None:
     assert resolve(Choice, parse_override("kind=SOME")).kind == "some"
-    with pytest.raises(ConfigurationError, match="'Other'"):
+    assert resolve(Kinds, parse_override("word=Left")).word == "left"
+    with pytest.raises(ConfigurationError, match="`Other`"):
         resolve(Choice, parse_override("kind=Other"))

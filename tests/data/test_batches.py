@@ -186,6 +186,9 @@ def test_a_corpus_of_pairs() -> None:
     assert batch.source.data.tolist() == [SOURCE.encode("the end").tolist(), SOURCE.encode("the cat").tolist()]
     assert [TARGET.decode(row.numpy()) for row in batch.target.unpad()] == ["das Ende hier", "die Katze"]
     assert batch.target.data[1, 9:].tolist() == [0] * 4
+    share = corpus.collate(np.array([0]), np.array([2, 0]))
+    assert share.target.lengths.tolist() == [9]
+    assert (share.source.data == batch.source.data[1:]).all() and (share.target.data == batch.target.data[1:]).all()
 
 
 def test_long_pairs_are_counted_and_left_out() -> None:

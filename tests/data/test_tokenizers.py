@@ -174,6 +174,16 @@ def test_limited_vocabularies() -> None:
             WordTokenizer.train([text], **options)
 
 
+def test_all_unknown_symbols_of_a_text_are_named() -> None:
+    with pytest.raises(DataError) as caught:
+        CharacterTokenizer.train(["hello"]).encode("hLpLeqp")
+    assert str(caught.value).endswith("`l` instead; not in it either: 'p' (U+0070), 'q' (U+0071)")
+    with pytest.raises(DataError, match=r"instead; not in it either: 'A' .* 'E' \(U\+0045\) and 2 more$"):
+        CharacterTokenizer.train(["hello"]).encode("HABCDEFG")
+    with pytest.raises(DataError, match=r"the word `a` at character 1 .*; not in it either: `b`, `c`$"):
+        WordTokenizer.train(["the cat\n"]).encode("a b the a c b")
+
+
 def test_words_of_two_files_do_not_grow_together() -> None:
     assert sorted(WordTokenizer.train(["one", "two"]).words) == ["<eos>", "one", "two"]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
 import sys
 from functools import cache
+from importlib.resources import files
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 
 from unrolled.core.errors import ConfigurationError, DataError, RunError
 from unrolled.data import unigram as unigram_module
+from unrolled.data.bpe import BPETokenizer
 from unrolled.data.tokenizer_files import load_tokenizer, save_tokenizer
 from unrolled.data.unigram import UnigramTokenizer
 
@@ -60,6 +63,18 @@ def test_frequent_pieces_are_learnt_and_the_vocabulary_keeps_to_its_size() -> No
         UnigramTokenizer.train(["abc"], vocabulary_size=255)
     with pytest.raises(DataError, match="must be made from text"):
         UnigramTokenizer.train([])
+
+
+def test_a_frequent_word_that_begins_no_other_is_one_piece() -> None:
+    tokenizer = UnigramTokenizer.train(["xylophone"] * 20 + TEXTS, vocabulary_size=280)
+    assert [tokenizer.symbols[i] for i in tokenizer.encode("xylophone")] == ["xylophone"]
+    assert not any(symbol[-1] >= "\U000f0000" for symbol in tokenizer.symbols)
+
+
+def test_it_needs_about_as_many_symbols_as_byte_pairs() -> None:
+    text = gzip.decompress((files("unrolled") / "demo" / "tinyshakespeare.txt.gz").read_bytes()).decode()[:100_000]
+    counts = [len(kind.train([text], vocabulary_size=1000).encode(text)) for kind in (UnigramTokenizer, BPETokenizer)]
+    assert counts[0] < 1.05 * counts[1]
 
 
 def test_training_is_the_same_in_every_process() -> None:

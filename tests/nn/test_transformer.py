@@ -17,6 +17,7 @@ from unrolled.core.padded import Padded
 from unrolled.core.state import detach_state, map_state, named_leaves, restore_state, select_state
 from unrolled.nn.cells import GRU
 from unrolled.nn.recurrence import Recurrence, Stacked
+from unrolled.nn.sharing import select_shared
 from unrolled.nn.transformer import DecoderMemory, Transformer
 from unrolled.nn.transformer_layers import CACHED, MANY, KeyValue, Sight, TransformerSettings, look_up
 
@@ -657,3 +658,35 @@ def test_single_queries_of_many_rows(rows: int, columns: int, dim: int, heads: i
         q, k, v = (part.double().unflatten(2, (heads, -1)).transpose(1, 2) for part in (query, keys, values))
         expected = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=sight.mask)
         torch.testing.assert_close(found.double(), expected.transpose(1, 2).flatten(2), rtol=1e-5, atol=1e-5)
+
+
+def test_single_queries_pass_gradients_on_to_what_they_look_at() -> None:
+    """Also where the queries themselves come from weights that are not trained."""
+    keys, values = (numbers(MANY, 5, DIM).requires_grad_() for _ in range(2))
+    look_up(numbers(MANY, 1, DIM), KeyValue(keys, values), HEADS, Sight(), None, False)[0].square().sum().backward()
+    assert keys.grad is not None and keys.grad.any() and values.grad is not None and values.grad.any()
+
+
+@torch.no_grad()
+def test_rows_that_look_at_one_memory() -> None:
+    """Whole targets, step by step, and the weights: the same as with a copy of the memory for every row."""
+    stack = make(causal=True, memory_size=MEMORY)
+    fixed = memory_of(stack)
+    rows = torch.tensor([2, 0, 2, 3, 2])
+    shared, copied = select_shared(fixed, rows), map_state(lambda leaf: leaf[rows], fixed)
+    assert len(shared.mask) == 3
+    xs = numbers(len(rows), TIME, DIM)
+    torch.testing.assert_close(stack(xs, fixed=shared)[0], stack(xs, fixed=copied)[0], **TIGHT)
+    torch.testing.assert_close(stack.attention_weights(xs, fixed=shared)[1], stack.attention_weights(xs, fixed=copied)[1], **TIGHT)
+    first = stack.step(xs[:, 0], stack.initial_state(len(rows)), shared)[0]
+    torch.testing.assert_close(first, stack(xs, fixed=copied)[0][:, 0], **TIGHT)
+    with pytest.raises(UserError, match=r"`fixed` must have 4 rows, one a row of `xs`, got 5"):
+        stack(xs[:4], fixed=shared)
+
+
+def test_memories_are_copied_only_where_some_go() -> None:
+    fixed = memory_of(make(causal=True, memory_size=MEMORY))
+    shared = select_shared(fixed, torch.arange(BATCH).repeat_interleave(2))
+    assert shared.mask is fixed.mask
+    again = select_shared(shared, torch.arange(BATCH) * 2)
+    assert again.sharing is None and again.mask is fixed.mask

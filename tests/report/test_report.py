@@ -78,7 +78,7 @@ def test_a_whole_run(tmp_path: Path) -> None:
         "Loss",
         "Samples by stage",
         "at first …",
-        *["train more …"] * 11,
+        *["after more training …"] * 11,
         "Configuration and machine",
         *[f"configuration: {name}" for name in ("data", "model", "train", "samples")],
         *["data", "machine", "versions"],

@@ -16,6 +16,8 @@ from unrolled import load, resume_language_model, train_language_model
 from unrolled.core.errors import ConfigurationError, DataError, RunError
 from unrolled.core.files import read_lines
 from unrolled.nn.cells import CELLS
+from unrolled.tasks.run_folder import RunFolder
+from unrolled.train.loop import Trainer
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -296,7 +298,29 @@ def test_an_error_inside_an_own_cell_is_told_as_that(
     monkeypatch.syspath_prepend(str(tmp_path))
     tiny["model"]["cell"] = f"{file.stem}:Broken"
     with pytest.raises(ConfigurationError, match=rf"`{method}` of your cell `Broken` .* ValueError: a b \(`.*{file.name}`, line {line}\)"):
-        train_language_model([text], out=tmp_path / "run", differences=tiny, trust=True)
+        train_language_model([text], out=tmp_path / "runs" / "run", differences=tiny, trust=True)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("updates", [0, 2])
+def test_a_failed_training_stays_where_something_was_trained(
+    updates: int, text: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also an interrupted one, and never what stood there before."""
+    update = Trainer._update
+
+    def fail(trainer: Trainer, done: float) -> None:
+        if trainer.counters.step == updates:
+            raise KeyboardInterrupt
+        update(trainer, done)
+
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setattr(Trainer, "_update", fail)
+    with pytest.raises(KeyboardInterrupt):
+        train_language_model([text], out=tmp_path / "mine" / "run", differences=tiny)
+    assert (tmp_path / "mine").exists() and (tmp_path / "mine" / "run").exists() == (updates > 0)
+    if updates:
+        assert RunFolder(tmp_path / "mine" / "run").status() == "interrupted"
 
 
 def test_a_kill_before_the_first_checkpoint(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -331,8 +355,8 @@ def test_a_folder_of_runs_may_be_a_link(text: Path, tiny: dict[str, Any], tmp_pa
     ("change", "sentence"),
     [
         ({"samples": {"prompt": "Ω"}}, "Ω"),
-        ({"train": {"optimizer": {"betas": [0.9, 1.5]}}}, "less than 1"),
-        ({"train": {"seed": 2**64}}, "less than"),
+        ({"train": {"optimizer": {"betas": [0.9, 1.5]}}}, "below 1, got `1.5`"),
+        ({"train": {"seed": 2**64}}, "below 9,223"),
         ({"model": {"cell": "feed-forward", "weight_drop": 0.5}}, "weight drop needs recurrent weights"),
         ({"data": {"vocabulary_size": 20}}, "characters are all kept"),
         ({"data": {"min_count": 2}}, "`data.min_count` is for words"),

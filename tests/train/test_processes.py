@@ -68,15 +68,26 @@ PAIR_OPTIONS = {
 }
 
 
+TRANSFORMER = {
+    "model.hidden_size": 8,
+    "model.hidden_dropout": 0.3,
+    "model.input_dropout": 0.2,
+    "model.encoder.kind": "transformer",
+    "model.decoder.kind": "transformer",
+    "model.transformer.heads": 2,
+}
+
+
 @pytest.mark.timeout(600)
-def test_two_processes_share_batches_of_pairs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", [{}, TRANSFORMER], ids=["recurrent", "Transformer"])
+def test_two_processes_share_batches_of_pairs(model: dict[str, object], tmp_path: Path) -> None:
     """Batches have any number of rows, also a single one, which one of the processes then has not."""
     words = ["ein", "Hund", "rennt", "im", "Schnee"]
     lines = [" ".join(words[: 1 + i % 5] * (5 if i % 9 == 0 else 1)) for i in range(40)]
     (tmp_path / "pairs.tsv").write_text("".join(f"{line}\t{line.upper()}\n" for line in lines))
     found = []
     for processes in (1, 2):
-        options = [f"--set={key}={value}" for key, value in PAIR_OPTIONS.items()]
+        options = [f"--set={key}={value}" for key, value in {**PAIR_OPTIONS, **model}.items()]
         done = start(tmp_path, processes, "pairs.tsv", "--out", f"r{processes}", "--json", *options, task="translation")
         assert done.returncode == 0, done.stderr
         found.append([json.loads(line) for line in (tmp_path / f"r{processes}" / "metrics.jsonl").read_text().splitlines()])

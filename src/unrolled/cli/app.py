@@ -10,6 +10,7 @@ import typer
 
 from unrolled.cli import average, bench, demo, evaluate, look, predict, runs, sample, train
 from unrolled.cli.output import speaks
+from unrolled.cli.plain import PlainCommand, PlainGroup, complaint
 from unrolled.core.errors import UserError
 
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
@@ -17,6 +18,7 @@ USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="unrolled",
+    cls=PlainGroup,
     help="Sequence models: train on your own file with one command, look inside, decode.",
     add_completion=False,
     no_args_is_help=True,
@@ -25,14 +27,14 @@ app = typer.Typer(
 )
 app.add_typer(train.app, name="train")
 app.add_typer(bench.app, name="bench")
-app.command("eval")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("sample")(sample.sample)
-app.command("look")(look.look)
-app.command("average")(average.average)
-app.command("runs")(runs.runs)
-app.command("show")(runs.show)
-app.command("demo")(demo.demo)
+app.command("eval", cls=PlainCommand)(evaluate.evaluate)
+app.command("predict", cls=PlainCommand)(predict.predict)
+app.command("sample", cls=PlainCommand)(sample.sample)
+app.command("look", cls=PlainCommand)(look.look)
+app.command("average", cls=PlainCommand)(average.average)
+app.command("runs", cls=PlainCommand)(runs.runs)
+app.command("show", cls=PlainCommand)(runs.show)
+app.command("demo", cls=PlainCommand)(demo.demo)
 
 
 @app.callback(invoke_without_command=True)
@@ -53,7 +55,7 @@ def main() -> None:
             print(f"unrolled: {error}", file=sys.stderr)
         sys.exit(2)
     except USAGE_ERROR as error:
-        said = error.format_message().rstrip(".")
+        said = complaint(error)
         if said:  # without words, the whole help has been printed already
             print(f"unrolled: {said}; try `{error.ctx.command_path if error.ctx else 'unrolled'} --help`", file=sys.stderr)
         sys.exit(2)

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from unrolled.cli.output import print_json
+from unrolled.cli.plain import PlainCommand, PlainGroup
 from unrolled.core.errors import ConfigurationError, nearest
 
-app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
+app = typer.Typer(cls=PlainGroup, help="Measure speed on this machine.", no_args_is_help=True)
 
 
 @app.callback()
@@ -19,7 +20,7 @@ def _door() -> None:
     """Measure speed on this machine."""
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def kernels(
     cells: Annotated[list[str] | None, typer.Option("--cell", metavar="NAME", help="Only this cell; may be given again.")] = None,
     modes: Annotated[list[str] | None, typer.Option("--mode", metavar="NAME", help="Only training, inference or streaming.")] = None,

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Column, Table
 
-STAGES = ("at first", "train more")
+STAGES = ("at first", "after more training")
 """What is said above the samples of a training."""
 
 
@@ -233,6 +233,6 @@ class TrainingDisplay:
             return
         stage = STAGES[min(self.shown_samples, len(STAGES) - 1)]
         self.shown_samples += 1
-        self.console.rule(f"{stage} … (step {record['step']:,})", align="left")
+        self.console.rule(f"{stage} … (step {record['step']:,}, {record['share']:.0%} of the training)", align="left")
         self.console.print(record["text"].strip("\n"), markup=False, soft_wrap=True)
         self.console.print()

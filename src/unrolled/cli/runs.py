@@ -85,4 +85,6 @@ def _flat(part: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    from unrolled.core.wording import written
+
+    return f"{value:.6g}" if isinstance(value, float) else written(value)

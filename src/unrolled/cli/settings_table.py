@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unrolled.core.settings import Settings, options
+from unrolled.core.wording import written
 
 
 def print_options(group: type[Settings]) -> None:
@@ -19,6 +20,6 @@ def print_options(group: type[Settings]) -> None:
     table.add_column("default")
     table.add_column("what it does")
     for option in options(group):
-        what = option.what + (f" ({option.may_be})" if option.may_be else "")
-        table.add_row(option.key, "" if option.default is None else str(option.default), what.replace("[", r"\["))
+        cells = ("" if option.default is None else written(option.default), f"{option.what} ({option.may_be})")
+        table.add_row(option.key, *(cell.replace("[", r"\[") for cell in cells))
     Console().print(table)

@@ -10,8 +10,9 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from unrolled.cli.output import TrainingDisplay, duration, figures, print_json, speaks
+from unrolled.cli.plain import PlainCommand, PlainGroup
 
-app = typer.Typer(no_args_is_help=True, help="Train a model on your own file.")
+app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="Train a model on your own file.")
 
 Texts = Annotated[list[Path] | None, typer.Argument(metavar="FILE…", help="Text files (UTF-8; .gz is read as is).", show_default=False)]
 Pairs = Annotated[
@@ -91,7 +92,7 @@ class Hands(NamedTuple):
     """What a person does next, with `{run}` for the run."""
 
 
-@app.command("lm")
+@app.command("lm", cls=PlainCommand)
 def language_model(
     files: Texts = None,
     valid: Valid = None,
@@ -114,7 +115,7 @@ def language_model(
     run_verb("lm", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options))
 
 
-@app.command("translation")
+@app.command("translation", cls=PlainCommand)
 def translation(
     files: Pairs = None,
     valid: Valid = None,

@@ -25,6 +25,19 @@ class RunError(UserError):
     """A run folder that cannot be read, written or continued."""
 
 
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that an unknown one was perhaps meant to be.
+
+    Args:
+        word: what the user wrote.
+        known: the words that exist.
+
+    Returns:
+        A known word, or nothing where none is near.
+    """
+    return next(iter(difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)), None)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown word: the nearest known one, or the list of all.
 
@@ -36,8 +49,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
         ``did you mean `x`?``, or the known words in a row.
     """
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = closest(word, known)
     if close:
-        return f"did you mean `{close[0]}`?"
+        return f"did you mean `{close}`?"
     shown = ", ".join(f"`{k}`" for k in known[:LISTED])
     return f"known: {shown}" + (f" and {len(known) - LISTED} more" if len(known) > LISTED else "")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from unrolled.core.errors import ConfigurationError, nearest
+from unrolled.core.errors import ConfigurationError, closest, nearest
+from unrolled.core.wording import choices, kind_of, written
 
 Differences = dict[str, Any]
 """Nested dictionaries that hold only what differs from the defaults."""
@@ -24,23 +25,19 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _none_may_be_a_choice(cls, given: Any) -> Any:
-        # `--set key=none` is read before anyone knows what the key may be: where `none` is one of its words, that was meant.
+    def _read_words(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
         return {name: cls._word(name, value) for name, value in given.items()}
 
     @classmethod
     def _word(cls, name: str, value: Any) -> Any:
-        words = cls._words(name)
+        """A word in any case; and `none`, which `--set` reads as nothing, where it is one of the words."""
+        field = cls.model_fields.get(name)
+        words = () if field is None else choices(field.annotation)
         if value is None and "none" in words:
             return "none"
         return value.lower() if isinstance(value, str) and value.lower() in words else value
-
-    @classmethod
-    def _words(cls, name: str) -> tuple[Any, ...]:
-        field = cls.model_fields.get(name)
-        return () if field is None else get_args(field.annotation)
 
 
 Group = TypeVar("Group", bound=Settings)
@@ -171,7 +168,7 @@ class Option(NamedTuple):
     what: str
     """The sentence that explains it."""
     may_be: str
-    """The words or the range it may have; empty where the type says it all."""
+    """What it may be, in words."""
 
 
 def options(group: type[Settings], prefix: str = "") -> Iterator[Option]:
@@ -190,22 +187,7 @@ def options(group: type[Settings], prefix: str = "") -> Iterator[Option]:
             yield from options(below, f"{prefix}{name}.")
         else:
             default = field.get_default(call_default_factory=True)
-            yield Option(prefix + name, default, " ".join((field.description or "").split()), _may_be(field))
-
-
-BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-"""The words for what bounds a number."""
-
-
-def _may_be(field: FieldInfo) -> str:
-    """The words a field may have, or the range of its numbers."""
-    words = [
-        str(word) for part in (field.annotation, *get_args(field.annotation)) if get_origin(part) is Literal for word in get_args(part)
-    ]
-    if words or field.examples:
-        return ", ".join(words or [str(one) for one in field.examples or []])
-    bounds = ((word, getattr(one, name, None)) for one in field.metadata for name, word in BOUNDS.items())
-    return ", ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+            yield Option(prefix + name, default, " ".join((field.description or "").split()), kind_of(field))
 
 
 def _group_of(annotation: Any) -> type[Settings] | None:
@@ -219,10 +201,53 @@ def _sentence(group: type[Settings], error: ValidationError) -> str:
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
         return f"`{key}` is not an option; {_nearest_key(group, place)}"
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if first["type"] == "value_error":
+        message = first["msg"].removeprefix("Value error, ")
         return f"`{key}`: {message}" if key else message
-    return f"`{key}` {message}, got {first['input']!r}"
+    field = _field_at(group, place)
+    given = f"`{written(first['input'])}`"
+    if field is None:
+        return f"settings must be given by name, got {given}"
+    info, rest = field
+    key, below = ".".join(place[: len(place) - len(rest)]), _group_of(info.annotation)
+    if below is not None:
+        return f"`{key}` is a group of options, got {given}; set one of them, such as `{next(options(below, key + '.')).key}`"
+    place_in_it = f" at `{'.'.join(place)}`" if rest else ""
+    return f"`{key}` must be {_must_be(info, first['type'])}, got {given}{place_in_it}{_hint(info, first['input'])}"
+
+
+def _must_be(info: FieldInfo, error_type: str) -> str:
+    words = kind_of(info)
+    if choices(info.annotation) or info.examples:
+        return f"one of {words}"
+    return words.replace("a number", "a finite number", 1) if error_type == "finite_number" else words
+
+
+def _hint(info: FieldInfo, given: Any) -> str:
+    close = closest(str(given), map(str, choices(info.annotation)))
+    default = info.get_default(call_default_factory=True)
+    if close is not None:
+        return f"; did you mean `{close}`?"
+    return "" if default is None else f"; its default is `{written(default)}`"
+
+
+class _Place(NamedTuple):
+    info: FieldInfo
+    rest: Sequence[str]
+    """What of the path leads on into the field's value."""
+
+
+def _field_at(group: type[Settings], place: Sequence[str]) -> _Place | None:
+    """The field that a path of names leads to."""
+    for at, name in enumerate(place):
+        info = group.model_fields.get(name)
+        if info is None:
+            return None
+        below = _group_of(info.annotation)
+        if below is None or at + 1 == len(place):
+            return _Place(info, place[at + 1 :])
+        group = below
+    return None
 
 
 def _nearest_key(group: type[Settings], place: Sequence[str]) -> str:

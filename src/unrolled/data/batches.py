@@ -227,17 +227,18 @@ class TokenLists:
         places = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], self.lengths[rows])
         return TokenLists(self.tokens[places], offsets)
 
-    def padded(self, rows: Integer[np.ndarray, " rows"]) -> Padded:
+    def padded(self, rows: Integer[np.ndarray, " rows"], among: Integer[np.ndarray, " all"] | None = None) -> Padded:
         """Some of the sentences as a tensor `[batch, time]`.
 
         Args:
             rows: their places here.
+            among: the sentences whose longest gives the width, where `rows` are some of them.
 
         Returns:
             int64 ids on the CPU, zero where a sentence has ended.
         """
         lengths = self.lengths[rows]
-        steps = np.arange(lengths.max(initial=0))
+        steps = np.arange(self.lengths[rows if among is None else among].max(initial=0))
         places = np.minimum(self.offsets[rows][:, None] + steps, max(len(self.tokens) - 1, 0))
         inside = steps < lengths[:, None]
         data = np.where(inside, self.tokens[places] if len(self.tokens) else 0, 0).astype(np.int64)
@@ -321,16 +322,17 @@ class PairCorpus:
         """
         return self.targets[pair]
 
-    def collate(self, rows: Integer[np.ndarray, " rows"]) -> PairBatch:
+    def collate(self, rows: Integer[np.ndarray, " rows"], among: Integer[np.ndarray, " all"] | None = None) -> PairBatch:
         """Some of the pairs as tensors.
 
         Args:
             rows: their places here.
+            among: the batch of which they are one process's share: all shares have its width, so that their dropout is drawn alike.
 
         Returns:
             int64 ids `[batch, time]` of both sides, zero-padded.
         """
-        return PairBatch(self.sources.padded(rows), self.targets.padded(rows))
+        return PairBatch(self.sources.padded(rows, among), self.targets.padded(rows, among))
 
 
 def build_pair_corpus(

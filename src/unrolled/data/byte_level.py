@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -153,7 +154,7 @@ class ByteLevelTokenizer(Tokenizer):
             Ids and places.
         """
         lines = [list(_lines([_as_utf8(text)])) for text in texts]
-        with _one_thread():
+        with one_thread():
             encoded = self._encoder.encode_batch(list(chain.from_iterable(lines)), add_special_tokens=False)
         lengths = [len(line) for line in encoded]
         ids = np.fromiter(chain.from_iterable(line.ids for line in encoded), dtype=np.int64)
@@ -208,6 +209,19 @@ def all_bytes_once(symbols: list[str]) -> bool:
     return len(known) == len(symbols) and letters <= known and "" not in known and all(letters.issuperset(symbol) for symbol in symbols)
 
 
+def count_words(texts: Iterable[str | Iterable[str]]) -> Counter[str]:
+    """How often each word comes, as GPT-2 splits a text, in its letters for bytes.
+
+    Args:
+        texts: one string or iterable of chunks a document.
+
+    Returns:
+        The words in the order of their first coming.
+    """
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
+    return Counter(word for text in each_text(texts) for line in _lines(text) for word, _ in split(_as_utf8(line)))
+
+
 def learn(model: models.Model, trainer: trainers.Trainer, texts: Iterable[str | Iterable[str]]) -> dict[str, Any]:
     """Train a model of the library on the lines of texts.
 
@@ -227,7 +241,7 @@ def learn(model: models.Model, trainer: trainers.Trainer, texts: Iterable[str | 
     if first is None:
         raise DataError("a vocabulary must be made from text, got none; try a file that holds text")
     encoder = _by_bytes(model)
-    with _one_thread():
+    with one_thread():
         encoder.train_from_iterator(chain([first], lines), trainer)
     return json.loads(encoder.to_str())["model"]
 
@@ -244,7 +258,7 @@ def _as_utf8(text: str) -> str:
 
 def _in_groups(encode: Callable[[Sequence[str]], T], texts: Sequence[str]) -> list[T]:
     groups = [texts[i : i + LINES_AT_ONCE] for i in range(0, len(texts), LINES_AT_ONCE)]
-    with _one_thread():
+    with one_thread():
         if len(groups) < 2:
             return [encode(group) for group in groups]
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -284,8 +298,12 @@ def _parts(line: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    # Versions of the library before 0.23 warn at every fork once its own threads were used, so the threads are ours, unless the user chose.
+def one_thread() -> Iterator[None]:
+    """Keep the library to one thread, unless the user chose: its versions before 0.23 warn at every fork once threads of its own were used.
+
+    Yields:
+        Nothing.
+    """
     name = "TOKENIZERS_PARALLELISM"
     if name in os.environ:
         yield

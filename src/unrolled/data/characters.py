@@ -97,7 +97,8 @@ class CharacterTokenizer(Tokenizer):
         ids: np.ndarray = self._id_of[np.minimum(code_points(text), len(self._id_of) - 1)]
         if len(ids) and ids.min() == ABSENT:
             position = int(np.argmin(ids))
-            raise UnknownSymbolError(_describe(text[position]), position, self._advice(text[position]))
+            first, *others = dict.fromkeys(text[i] for i in np.flatnonzero(ids == ABSENT))
+            raise UnknownSymbolError(f"the character {_describe(first)}", position, self._advice(first), [*map(_describe, others)])
         return ids
 
     def spans(self, text: str) -> list[tuple[int, int]]:
@@ -197,4 +198,4 @@ class _CharacterDecoder(StreamDecoder):
 
 
 def _describe(character: str) -> str:
-    return f"the character {character!r} (U+{ord(character):04X})"
+    return f"{character!r} (U+{ord(character):04X})"

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, Integer
 from torch import Tensor
+from torch.nn.functional import pad
 
+from unrolled.core.padded import Padded
 from unrolled.data.batches import TokenLists, token_lists
 from unrolled.data.unit_corpus import UnitBatch, UnitCorpus
 from unrolled.data.units import UNKNOWN, Units, WordUnits
@@ -38,12 +40,13 @@ class Masking:
     """Of the words that are asked for."""
     seed: int
 
-    def collate(self, rows: Integer[np.ndarray, " rows"], epoch: int) -> MaskedBatch:
+    def collate(self, rows: Integer[np.ndarray, " rows"], epoch: int, among: Integer[np.ndarray, " all"] | None = None) -> MaskedBatch:
         """Some of the texts, with hidden units.
 
         Args:
             rows: their places in the corpus.
             epoch: in another one other units are hidden.
+            among: the batch of which they are one process's share.
 
         Returns:
             The batch, on the CPU.
@@ -54,8 +57,11 @@ class Masking:
             token_lists([units for units, _ in drawn], len(hiding.ids)), self.corpus.firsts.select(rows), hiding.ids, hiding.spelling
         )
         batch = shown.collate(np.arange(len(rows)))
-        asked = token_lists([chosen for _, chosen in drawn], 2).padded(np.arange(len(rows))).data.bool()
-        return MaskedBatch(batch, asked, self.corpus.ids_of(rows).data[asked])
+        asked = token_lists([chosen.astype(np.uint8) for _, chosen in drawn], 2).padded(np.arange(len(rows))).data.bool()
+        wanted = self.corpus.ids_of(rows).data[asked]
+        wider = 0 if among is None else int(self.corpus.lengths[among].max()) - asked.shape[1]
+        places = Padded(pad(batch.places.data, (0, wider)), batch.places.lengths)
+        return MaskedBatch(batch._replace(places=places), pad(asked, (0, wider)), wanted)
 
     @cached_property
     def hiding(self) -> UnitCorpus:

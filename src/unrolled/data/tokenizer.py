@@ -16,12 +16,18 @@ from unrolled.core.errors import DataError
 VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥"}
 
 
-class UnknownSymbolError(DataError):
-    """A symbol outside the vocabulary; `position` is its offset in the text that was given."""
+NAMED = 5
+"""How many further unknown symbols a sentence names at most."""
 
-    def __init__(self, found: str, position: int, advice: str) -> None:
-        super().__init__(f"{found} at character {position + 1} is not in the vocabulary; {advice}")
-        self.found, self.position, self.advice = found, position, advice
+
+class UnknownSymbolError(DataError):
+    """A symbol outside the vocabulary; `position` is its offset in the text that was given, `others` are all others outside, in short."""
+
+    def __init__(self, found: str, position: int, advice: str, others: Sequence[str] = ()) -> None:
+        named = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
+        either = f"; not in it either: {named}" if others else ""
+        super().__init__(f"{found} at character {position + 1} is not in the vocabulary; {advice}{either}")
+        self.found, self.position, self.advice, self.others = found, position, advice, tuple(others)
 
     def after(self, characters: int) -> UnknownSymbolError:
         """The same error, told for a text that has more in front.
@@ -32,7 +38,7 @@ class UnknownSymbolError(DataError):
         Returns:
             The error with its new position.
         """
-        return UnknownSymbolError(self.found, self.position + characters, self.advice)
+        return UnknownSymbolError(self.found, self.position + characters, self.advice, self.others)
 
 
 class StreamDecoder(ABC):

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, final
 
-from tokenizers import models, trainers
+import tokenizers
+from tokenizers import models, pre_tokenizers, trainers
 
-from unrolled.core.errors import ConfigurationError, RunError
-from unrolled.data.byte_level import BYTES, ByteLevelTokenizer, all_bytes_once, alphabet, learn
+from unrolled.core.errors import ConfigurationError, DataError, RunError
+from unrolled.data.byte_level import BYTES, ByteLevelTokenizer, all_bytes_once, alphabet, count_words, one_thread
 
 DIGITS = 5
 """Decimal places of a score: the library adds up in another order in every process, which shows behind the 13th."""
+
+FIRST_MARK, MARKS = "\U000f0000", 65_000
+"""Private characters, which are no letters of GPT-2's for bytes."""
+BETWEEN = "\n"
+"""Nor is this."""
 
 ADDED = 0.03
 """More than the library adds to the least score in all, 0.0001 a byte."""
@@ -22,8 +31,8 @@ ADDED = 0.03
 class UnigramTokenizer(ByteLevelTokenizer):
     """Pieces of words with a probability each; a word is cut where the product of its pieces' probabilities is largest.
 
-    The library takes as first candidates what at least two different words share before their last letter, so that a small text
-    teaches few pieces, and a frequent word that begins no other is cut: on small data BPE needs fewer symbols.
+    The library takes as first candidates what at least two different words go on from differently, however often one of them comes. So
+    the most frequent words are given to it once more with a mark of their own behind them: each of them then is a candidate.
     """
 
     kind = "unigram"
@@ -51,12 +60,17 @@ class UnigramTokenizer(ByteLevelTokenizer):
             raise ConfigurationError(
                 f"`vocabulary_size` must be at least {BYTES} for a unigram model (every byte is a symbol), got {vocabulary_size}"
             )
-        trainer = trainers.UnigramTrainer(vocab_size=vocabulary_size, initial_alphabet=alphabet(), show_progress=False)
-        found = {symbol: round(score, DIGITS) for symbol, score in learn(models.Unigram(), trainer, texts)["vocab"]}
+        counts = count_words(texts)
+        if not counts:
+            raise DataError("a vocabulary must be made from text, got none; try a file that holds text")
+        frequent = [word for word, _ in counts.most_common(min(vocabulary_size, MARKS))]
+        found = {symbol: score for symbol, score in _fit(counts, frequent, vocabulary_size + len(frequent)) if symbol[-1] < FIRST_MARK}
         # Bytes without a probability of their own get the least score and a little more each, in an order that is random: here the least alone.
         least = min(found.values())
         scores = {symbol: least if len(symbol) == 1 and score < least + ADDED else score for symbol, score in found.items()}
-        symbols = sorted(scores, key=lambda symbol: (-scores[symbol], symbol))
+        in_order = sorted(scores, key=lambda symbol: (-scores[symbol], symbol))
+        kept = set([symbol for symbol in in_order if len(symbol) > 1][: vocabulary_size - BYTES])  # the library may give some more
+        symbols = [symbol for symbol in in_order if len(symbol) == 1 or symbol in kept]
         return cls(symbols, [scores[symbol] for symbol in symbols])
 
     def to_json(self) -> dict[str, Any]:
@@ -86,6 +100,19 @@ class UnigramTokenizer(ByteLevelTokenizer):
         if not isinstance(scores, list) or len(scores) != len(symbols) or not all(_is_finite(score) for score in scores):
             raise RunError("`scores` must be finite numbers, one a symbol")
         return cls(symbols, [float(score) for score in scores])
+
+
+def _fit(counts: Counter[str], marked: list[str], size: int) -> Iterator[tuple[str, float]]:
+    """The pieces that the library finds in words, with their scores; marks are among them."""
+    encoder = tokenizers.Tokenizer(models.Unigram())
+    encoder.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(BETWEEN)
+    lines = chain(
+        (f"{word}{BETWEEN}" * count for word, count in counts.items()), (word + chr(ord(FIRST_MARK) + i) for i, word in enumerate(marked))
+    )
+    with one_thread():
+        encoder.train_from_iterator(lines, trainers.UnigramTrainer(vocab_size=size, initial_alphabet=alphabet(), show_progress=False))
+    for symbol, score in json.loads(encoder.to_str())["model"]["vocab"]:
+        yield symbol, round(score, DIGITS)
 
 
 def _is_finite(score: Any) -> bool:

@@ -78,21 +78,22 @@ class UnitCorpus:
         firsts = [self.firsts[i] for i in range(len(self))]
         return UnitCorpus(units, token_lists([one[one < longest] for one in firsts], 1 << 32), self.ids, self.spelling)
 
-    def collate(self, rows: Integer[np.ndarray, " rows"]) -> UnitBatch:
+    def collate(self, rows: Integer[np.ndarray, " rows"], among: Integer[np.ndarray, " all"] | None = None) -> UnitBatch:
         """Some of the texts as tensors.
 
         Args:
             rows: their places here.
+            among: the batch of which they are one process's share: all shares have its width, so that their dropout is drawn alike.
 
         Returns:
             The batch, on the CPU.
         """
-        padded = self.units.padded(rows)
+        padded = self.units.padded(rows, among)
         different, places = np.unique(padded.data.numpy(), return_inverse=True)
         spelling = None if self.spelling is None else self.spelling.padded(different)
         ids = torch.from_numpy(self.ids[different].astype(np.int64)) if len(self.ids) else torch.zeros(len(different), dtype=torch.int64)
         return UnitBatch(
-            Padded(torch.from_numpy(places.reshape(padded.data.shape)), padded.lengths), ids, spelling, self.firsts.padded(rows)
+            Padded(torch.from_numpy(places.reshape(padded.data.shape)), padded.lengths), ids, spelling, self.firsts.padded(rows, among)
         )
 
     def ids_of(self, rows: Integer[np.ndarray, " rows"]) -> Padded:

@@ -6,7 +6,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -126,7 +126,15 @@ class WordUnits(Units):
         self._letters = CharacterTokenizer(characters, unknown=True)
 
     @classmethod
-    def train(cls, texts: Sequence[Text], *, vocabulary_size: int | None = None, min_count: int = 1, lowercase: bool = True) -> WordUnits:
+    def train(
+        cls,
+        texts: Sequence[Text],
+        *,
+        vocabulary_size: int | None = None,
+        min_count: int = 1,
+        lowercase: bool = True,
+        keep: Collection[str] = (),
+    ) -> WordUnits:
         """The words of texts, by falling frequency.
 
         Args:
@@ -134,6 +142,7 @@ class WordUnits(Units):
             vocabulary_size: at most so many ids; all words when `None`.
             min_count: words seen less often are unknown ones.
             lowercase: whether capital letters are seen in the spelling alone.
+            keep: words that are kept however rare they are.
 
         Returns:
             The units.
@@ -150,7 +159,7 @@ class WordUnits(Units):
             for word, count in counts.items():
                 lower[word.lower()] += count
             counts = lower
-        kept = [word for word in sorted(counts, key=lambda word: (-counts[word], word)) if counts[word] >= min_count]
+        kept = [word for word in sorted(counts, key=lambda word: (-counts[word], word)) if counts[word] >= min_count or word in keep]
         return cls(kept if vocabulary_size is None else kept[: max(vocabulary_size - len(SPECIAL), 0)], letters, lowercase=lowercase)
 
     @property
@@ -323,7 +332,13 @@ def _words(text: Text) -> Sequence[str]:
 
 
 def train_units(
-    kind: str, texts: Sequence[Text], *, vocabulary_size: int | None = None, min_count: int = 1, lowercase: bool = True
+    kind: str,
+    texts: Sequence[Text],
+    *,
+    vocabulary_size: int | None = None,
+    min_count: int = 1,
+    lowercase: bool = True,
+    keep: Collection[str] = (),
 ) -> Units:
     """Learn what texts are cut into.
 
@@ -333,12 +348,13 @@ def train_units(
         vocabulary_size: at most so many ids.
         min_count: words seen less often are unknown ones.
         lowercase: whether capital letters of words are seen in their spelling alone.
+        keep: words that are kept however rare they are.
 
     Returns:
         The units.
     """
     if kind == "words":
-        return WordUnits.train(texts, vocabulary_size=vocabulary_size, min_count=min_count, lowercase=lowercase)
+        return WordUnits.train(texts, vocabulary_size=vocabulary_size, min_count=min_count, lowercase=lowercase, keep=keep)
     whole = [text if isinstance(text, str) else " ".join(text) for text in texts]
     return PieceUnits(train_codec(kind, whole, vocabulary_size=None if kind == "characters" else vocabulary_size))
 

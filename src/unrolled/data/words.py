@@ -170,10 +170,11 @@ class WordTokenizer(Tokenizer):
         return cls(words)
 
     def _unknown_word(self, text: str) -> UnknownSymbolError:
-        match = next(m for m in re.finditer(r"\S+", text) if m[0] not in self._id_of)
+        match, *later = (m for m in re.finditer(r"\S+", text) if m[0] not in self._id_of)
+        others = [f"`{word}`" for word in dict.fromkeys(m[0] for m in later) if word != match[0]]
         near = difflib.get_close_matches(match[0], self.words, n=1)
         advice = f"did you mean `{near[0]}`?" if near else "try a known word, or a vocabulary with `<unk>` (`min_count` 2)"
-        return UnknownSymbolError(f"the word `{match[0]}`", match.start(), advice)
+        return UnknownSymbolError(f"the word `{match[0]}`", match.start(), advice, others)
 
 
 @final

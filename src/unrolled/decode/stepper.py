@@ -48,7 +48,7 @@ class Stepper(Protocol):
             rows: indices into the batch, repeats allowed.
 
         Returns:
-            A state of `chosen` rows.
+            A state of `chosen` rows, for `step` and `select` of this stepper alone: what rows share may be there once.
         """
 
 

@@ -98,18 +98,25 @@ def _told_apart(cell: type[Cell], method: str) -> Iterator[None]:
     """What goes wrong inside a person's own cell is told as that: where in their file, and in Python's words."""
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
         if _get_current_dispatch_mode() is not None:
             raise  # torch or our compiler traces the cell, and knows what to do where that cannot be done
-        file = inspect.getfile(cell)
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-        place = f"`{file}`, line {lines[-1]}" if lines else f"`{file}`"
         what = " ".join(str(error).split())
         raise ConfigurationError(
-            f"`{method}` of your cell `{cell.__name__}` must end without an error: {type(error).__name__}: {what} ({place})"
+            f"`{method}` of your cell `{cell.__name__}` must end without an error: {type(error).__name__}: {what}{_place_of(cell, error)}"
         ) from error
+
+
+def _place_of(cell: type[Cell], error: Exception) -> str:
+    """Where in the cell's file an error arose; nothing for a class that was typed into an interpreter."""
+    try:
+        file = inspect.getfile(cell)
+    except (TypeError, OSError):
+        return ""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" (`{file}`, line {lines[-1]})" if lines else f" (`{file}`)"
 
 
 @contextlib.contextmanager
@@ -117,6 +124,7 @@ def _current_folder_on_path() -> Iterator[None]:
     # As `python -m` has it; the `unrolled` command would only see what is installed.
     folder = os.getcwd()
     sys.path.insert(0, folder)
+    importlib.invalidate_caches()  # the file may have been written a moment ago
     try:
         yield
     finally:

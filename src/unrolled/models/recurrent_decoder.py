@@ -185,7 +185,7 @@ class DecoderCell(Cell):
         if fixed.sharing is None:
             return self._look(queries, fixed.memory, state.coverage)
         found = self._look(fixed.sharing.fold(queries), fixed.memory, None)
-        return Attended(fixed.sharing.unfold(found.context), fixed.sharing.unfold(found.weights.transpose(1, 2)).transpose(1, 2))
+        return Attended(fixed.sharing.unfold(found.context), fixed.sharing.unfold_weights(found.weights))
 
     def _look(self, queries: Tensor, memory: Memory, coverage: Tensor | None) -> Attended:
         assert self.attention is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -193,3 +194,30 @@ def gather_firsts(memory: Padded, firsts: Padded) -> Padded:
     inside = length_mask(firsts.lengths, firsts.data.shape[1]).unsqueeze(-1)
     found = memory.data.gather(1, places.expand(-1, -1, memory.data.shape[2]))
     return Padded(torch.where(inside, found, 0), firsts.lengths)
+
+
+LAYER = re.compile(r"\.(\d+)\.")
+
+
+def depths(model: nn.Module) -> dict[str, int]:
+    """How far below the read-out every parameter lies.
+
+    Args:
+        model: has a `TextEncoder` as `text`.
+
+    Returns:
+        By name: 0 for what reads out, then the layers of the encoder from above, then the vectors of units and their spelling.
+    """
+    encoder = "text.encoder."
+    places = {name: int(found[1]) for name, _ in model.named_parameters() if name.startswith(encoder) and (found := LAYER.search(name))}
+    from_above = {place: depth for depth, place in enumerate(sorted(set(places.values()), reverse=True), 1)}
+    bottom = len(from_above) + 1
+
+    def depth(name: str) -> int:
+        if not name.startswith("text."):
+            return 0
+        if name in places:
+            return from_above[places[name]]
+        return 1 if name.startswith(encoder + "stack.norm") else bottom
+
+    return {name: depth(name) for name, _ in model.named_parameters()}

@@ -182,7 +182,7 @@ class WordEmbedding(nn.Embedding):
         super().__init__(vocabulary, size)
         self.dropout = check_probability(dropout, "dropout")
 
-    def embed(self, tokens: Int[Tensor, "batch time"], noise: Noise | None = None) -> Float[Tensor, "batch time feature"]:
+    def embed(self, tokens: Int[Tensor, "*tokens"], noise: Noise | None = None) -> Float[Tensor, "*tokens feature"]:
         """Look words up, dropping some in training.
 
         Args:

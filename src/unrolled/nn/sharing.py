@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from unrolled.core.state import select_state
+from unrolled.core.state import named_leaves, select_state
 
 
 class Sharing(NamedTuple):
@@ -48,23 +48,34 @@ class Sharing(NamedTuple):
         """Rows side by side.
 
         Args:
-            xs: `[rows, 1, …]`.
+            xs: `[rows, time, …]`.
 
         Returns:
-            `[memories, most, …]`.
+            `[memories, most · time, …]`.
         """
-        return xs.squeeze(1).index_select(0, self.rows.flatten()).unflatten(0, self.rows.shape)
+        return xs.index_select(0, self.rows.flatten()).unflatten(0, self.rows.shape).flatten(1, 2)
 
     def unfold(self, xs: Tensor) -> Tensor:
         """The inverse of `fold`.
 
         Args:
-            xs: `[memories, most, …]`.
+            xs: `[memories, most · time, …]`.
 
         Returns:
-            `[rows, 1, …]`.
+            `[rows, time, …]`.
         """
-        return xs.flatten(0, 1).index_select(0, self.places).unsqueeze(1)
+        return xs.unflatten(1, (self.rows.shape[1], -1)).flatten(0, 1).index_select(0, self.places)
+
+    def unfold_weights(self, weights: Tensor) -> Tensor:
+        """What each row's queries look at, where `fold` put them side by side.
+
+        Args:
+            weights: `[memories, heads, most · time, source]`.
+
+        Returns:
+            `[rows, heads, time, source]`.
+        """
+        return self.unfold(weights.transpose(1, 2)).transpose(1, 2)
 
 
 def select_shared(fixed: Any, rows: Int[Tensor, " chosen"]) -> Any:
@@ -80,7 +91,7 @@ def select_shared(fixed: Any, rows: Int[Tensor, " chosen"]) -> Any:
     owner = rows if fixed.sharing is None else fixed.sharing.owner[rows]
     memories = fixed._replace(sharing=None)
     kept, owner = owner.unique(return_inverse=True)
-    if fixed.sharing is None or len(kept) < len(fixed.sharing.rows):
+    if len(kept) < len(next(named_leaves(memories))[1]):
         memories = select_state(memories, kept)
     alone = len(kept) == len(rows) and torch.equal(owner, torch.arange(len(rows), device=rows.device))
     return memories if alone else memories._replace(sharing=Sharing.of(owner, len(kept)))

@@ -31,7 +31,7 @@ class DecoderMemory(NamedTuple):
     layers: dict[str, KeyValue]
     mask: Bool[Tensor, "batch source"]
     sharing: Sharing | None = None
-    """In single steps: which of these rows each row of the batch looks at, where several look at one."""
+    """Which of these rows each row of the batch looks at, where several look at one (`nn.sharing.select_shared`)."""
 
 
 class Work(NamedTuple):
@@ -245,7 +245,7 @@ class Transformer(Layer):
             # An empty row sees its padding, so that its averages, which nobody reads, are numbers.
             seen = (valid | (symbols.lengths == 0).unsqueeze(1))[:, None, None]
             mask = seen if mask is None else mask & seen
-        reading = self._run(data, places, None, self._conditions(Sight(mask), work, tuple(data.shape[:2])))
+        reading = self._run(data, places, None, self._conditions(Sight(mask), work, (len(data), symbols.width)))
         return reading.outputs, state, reading.weights
 
     def _read_causal(self, symbols: Symbols, state: TransformerState, work: Work) -> tuple[Tensor, State, dict[str, LayerWeights]]:
@@ -263,26 +263,26 @@ class Transformer(Layer):
         went_on, stretches = Reading(data[:, :0], state.layers, {}), None
         if first:
             sight = Sight(causal=True) if columns == 0 and resets is None else Sight(see_columns(starts[:, :first], columns))
-            conditions = self._conditions(sight, work, (batch, time), before=self.context or columns)
+            conditions = self._conditions(sight, work, (batch, symbols.width), before=self.context or columns)
             went_on = self._run(data[:, :first], plan.place[:, :first], state.layers, conditions)
         if len(plan.rows):
             assert inputs is not None
-            stretches = self._read_again(inputs, plan, work._replace(noise=work.noise_again), time)
+            stretches = self._read_again(inputs, plan, work._replace(noise=work.noise_again), symbols.width)
         if valid is None and resets is None and bound is None:
             after = TransformerState(state.begin, map_state(Tensor.contiguous, went_on.layers), inputs)
             return went_on.outputs, after, went_on.weights
         outputs, after = join_readings(went_on, stretches, plan, symbols, state.begin, inputs)
         return outputs, after, went_on.weights
 
-    def _read_again(self, inputs: Tensor, plan: Plan, work: Work, time: int) -> Reading:
+    def _read_again(self, inputs: Tensor, plan: Plan, work: Work, width: int) -> Reading:
         """Read every stretch that does not go on from the state, as a text of its own."""
         assert self.context is not None
         device = inputs.device
-        width = int(plan.place[plan.stretch >= 0].max()) + 1
-        places = torch.arange(width, device=device).unsqueeze(0)
+        longest = int(plan.place[plan.stretch >= 0].max()) + 1
+        places = torch.arange(longest, device=device).unsqueeze(0)
         columns = (plan.begins.unsqueeze(1) + places).clamp(max=inputs.shape[1] - 1)
         # Of a row, so many at most: the first may begin at once, each frees room for as many symbols.
-        most = time // (self.context - self.context // 2) + 1
+        most = width // (self.context - self.context // 2) + 1
         shape = (len(plan.place), most, self.context)
         conditions = self._conditions(Sight(causal=True), work, shape, (plan.rows, plan.turns))
         return self._run(inputs[plan.rows.unsqueeze(1), columns], places, None, conditions)

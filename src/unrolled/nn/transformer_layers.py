@@ -21,7 +21,7 @@ from unrolled.nn.transformer_dropout import Dropping
 MANY = 16
 """Rows from which single queries are looked up by our own way."""
 CACHED = 1 << 18
-"""How many keys it multiplies at once: as many as stay in a processor's cache."""
+"""How many numbers of keys it multiplies at once: as many as stay in a processor's cache."""
 
 
 class TransformerSettings(Settings):
@@ -126,7 +126,7 @@ def look_up(
         The heads' averages side by side, and the weights where wanted.
     """
     plain = drop is None and not weigh
-    if plain and query.shape[1] == 1 and len(query) >= MANY and query.is_cpu and query.dtype == torch.float32 and not query.requires_grad:
+    if plain and query.shape[1] == 1 and len(query) >= MANY and _reads_alone(query, *found):
         return _one_query(query, found, heads, sight), None
     q, k, v = (split_heads(part.to(query.dtype), heads) for part in (query, *found))
     if plain:
@@ -134,6 +134,12 @@ def look_up(
     weights = masked_softmax(q @ k.transpose(2, 3) / math.sqrt(q.shape[-1]), sight.full_mask(q.shape[2], k.shape[2], q.device))
     dropped = weights if drop is None else drop(weights)
     return join_heads(dropped.to(v.dtype) @ v), weights if weigh else None
+
+
+def _reads_alone(query: Tensor, *found: Tensor) -> bool:
+    """Whether this is decoding on a processor in single precision: nothing asks for a gradient."""
+    wanted = torch.is_grad_enabled() and any(part.requires_grad for part in (query, *found))
+    return query.is_cpu and query.dtype == torch.float32 and not wanted
 
 
 def _one_query(query: Tensor, found: KeyValue, heads: int, sight: Sight) -> Tensor:
@@ -251,6 +257,7 @@ class MemoryAttention(nn.Module):
         found, weights = look_up(queries, memory, self.heads, conditions.memory_sight, drop, conditions.weigh)
         if conditions.sharing is not None:
             found = conditions.sharing.unfold(found)
+            weights = None if weights is None else conditions.sharing.unfold_weights(weights)
         return self.to_output(found), weights
 
 

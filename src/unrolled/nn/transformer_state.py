@@ -45,6 +45,8 @@ class Symbols(NamedTuple):
     """True where a symbol belongs to its row; `None` where all rows were given whole."""
     resets: Bool[Tensor, "batch time"] | None
     """False past a length."""
+    width: int
+    """Symbols of a row as it was given, padding counted: dropout is drawn for so many, so that it does not depend on the longest row."""
 
     @classmethod
     def of(cls, data: Tensor, lengths: Tensor | None, resets: Tensor | None) -> Symbols:
@@ -60,13 +62,13 @@ class Symbols(NamedTuple):
         """
         batch, time = data.shape[:2]
         if lengths is None:
-            return cls(data, torch.full((batch,), time, device=data.device), None, resets)
+            return cls(data, torch.full((batch,), time, device=data.device), None, resets, time)
         lengths = lengths.to(data.device)
         longest = int(lengths.max()) if batch else 0
         valid = length_mask(lengths, longest)
         # Zero times NaN is NaN: what the padding holds must not reach an average, though its weight is zero.
         data = torch.where(valid.unsqueeze(-1), data[:, :longest], 0)
-        return cls(data, lengths, valid, None if resets is None else resets[:, :longest] & valid)
+        return cls(data, lengths, valid, None if resets is None else resets[:, :longest] & valid, time)
 
 
 def see_columns(starts: Int[Tensor, "batch time"], columns: int) -> Bool[Tensor, "batch 1 time all"]:

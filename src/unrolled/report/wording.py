@@ -268,7 +268,7 @@ def _stage(place: int, line: Record, shown: bool) -> Stage:
         f"validation loss {decimal(number(line, 'loss'))}",
     ]
     told = tuple(fact for fact in facts if fact and not fact.endswith(NOTHING))
-    return Stage("train more …" if place else "at first …", told, prompt, text.removeprefix(prompt), shown)
+    return Stage("after more training …" if place else "at first …", told, prompt, text.removeprefix(prompt), shown)
 
 
 def settings(record: Record, prefix: str = "") -> Iterator[tuple[str, str]]:

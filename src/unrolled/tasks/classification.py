@@ -156,8 +156,8 @@ class ClassificationTask(TextTask):
         known = np.array([i for i, one in enumerate(ids) if (one != UNSEEN).all()], dtype=np.int64)
         wanted = self._wanted(ids, labels)
 
-        def collate(rows: np.ndarray, epoch: int) -> LabelledBatch:
-            return LabelledBatch(units.collate(rows), wanted[torch.from_numpy(rows)])
+        def collate(rows: np.ndarray, epoch: int, among: np.ndarray | None) -> LabelledBatch:
+            return LabelledBatch(units.collate(rows, among), wanted[torch.from_numpy(rows)])
 
         return RowCorpus(units, units.lengths, collate, known)
 
@@ -270,7 +270,7 @@ class ClassificationRun(TextRun):
         labels = self.held.labels
         assert labels is not None
         units = self.held.units.encode(list(texts))
-        rows = RowCorpus(units, units.lengths, lambda rows, epoch: None, np.arange(len(texts)))
+        rows = RowCorpus(units, units.lengths, lambda rows, epoch, among: None, np.arange(len(texts)))
         logits = logits_of(self.model, rows, self.settings.train.evaluation_tokens)
         probabilities = logits.sigmoid() if labels.several else logits.softmax(-1)
         found = []

@@ -22,6 +22,8 @@ class UnitSettings(Settings):
     """Words seen less often are known by their spelling alone."""
     lowercase: bool = True
     """Whether capital letters of words are seen in their spelling alone."""
+    vectors: str | None = None
+    """A text file of pretrained word vectors (word2vec, GloVe; `.gz` is read as is) that the words' own vectors begin from."""
     longest: int = Field(2000, ge=1)
     """Texts to train on are cut behind so many units."""
     valid_share: float = Field(0.1, gt=0, lt=1)
@@ -48,6 +50,10 @@ class LabelTrainSettings(TrainSettings):
     """Units of a batch in evaluation."""
     best: Literal["score", "loss"] = "score"
     """Whether the weights that are kept are those of the best figure of the task, or of the lowest loss, on what validates."""
+    layer_rate: float = Field(1.0, gt=0, le=1)
+    """The learning rate of each layer as a share of that of the layer above it (discriminative rates; Howard & Ruder 2018)."""
+    unfreeze: float = Field(0.0, ge=0, lt=1)
+    """Layers are left as they are at first, and are trained one after the other from above until this share of the training is done."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the probability that the objective spreads over all labels; not for a CRF, nor for several labels a text."""
     optimizer: LabelOptimizerSettings = LabelOptimizerSettings()

@@ -173,7 +173,7 @@ class MaskedTask(TextTask):
         right = total = 0
         device = objective.model.text.device
         for batch in batches_of(rows, rows.known, settings.train.evaluation_tokens):
-            units, asked, wanted = rows.collate(batch, 0)
+            units, asked, wanted = rows.collate(batch, 0, None)
             found = objective.model(units.to(device), asked.to(device)).argmax(-1).cpu()
             right, total = right + int((found == wanted).sum()), total + len(wanted)
         accuracy = 100 * right / max(total, 1)

@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from unrolled.core.state import State
 from unrolled.data.batches import Lengths, TokenBatches
 from unrolled.train.group import Group
+from unrolled.train.optimizers import Thawing
+
+Collate = Callable[[np.ndarray, int, np.ndarray | None], Any]
+"""Makes a batch of some rows, as an epoch reads them, and as wide as the whole batch of which they are one process's share."""
 
 
 class RowWindow(NamedTuple):
@@ -34,7 +38,7 @@ class RowWindows:
     def __init__(
         self,
         lengths: Lengths | Callable[[int], Lengths],
-        collate: Callable[[np.ndarray, int], Any],
+        collate: Collate,
         *,
         batch_tokens: int,
         seed: int,
@@ -44,7 +48,7 @@ class RowWindows:
 
         Args:
             lengths: tokens of every row, an array a side; or what gives them for an epoch.
-            collate: makes a batch of rows, as an epoch reads them.
+            collate: makes a batch.
             batch_tokens: what a batch may cost, padding counted.
             seed: of the order.
             group: the processes that share every batch.
@@ -62,7 +66,7 @@ class RowWindows:
         share = batch.share(self.group.rank, self.group.size)
         rows = batch.rows[share]
         counts = len(rows) > 0
-        return RowWindow(self.collate(rows if counts else batch.rows[:1], batch.epoch), share.start, len(batch.rows), counts)
+        return RowWindow(self.collate(rows if counts else batch.rows[:1], batch.epoch, batch.rows), share.start, len(batch.rows), counts)
 
     @property
     def epochs_done(self) -> float:
@@ -88,6 +92,9 @@ class RowWindows:
 
 class RowObjective(nn.Module):
     """An objective of rows that each stand for themselves."""
+
+    thawing: Thawing | None = None
+    """Layers with rates of their own."""
 
     def initial_state(self, batch_size: int) -> State:
         """Nothing is carried from batch to batch.

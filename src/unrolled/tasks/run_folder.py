@@ -57,7 +57,7 @@ class RunFolder:
         own = self.path / "cache"
         if os.access(own if own.exists() else self.path, os.W_OK) or not self.path.exists():
             return own
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unrolled"
+        return user_cache()
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says, brought to the present format.
@@ -134,6 +134,10 @@ class RunFolder:
         """Remove what a kill left half-written."""
         remove_unfinished(self.path)
 
+    def remove(self) -> None:
+        """Remove the run with all that it holds."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def in_use(self) -> contextlib.AbstractContextManager[None]:
         """Keep every other training away from this folder.
 
@@ -205,6 +209,15 @@ class RunFolder:
         return (self.path.resolve() / relative).resolve()
 
 
+def user_cache() -> Path:
+    """Where what can be made again is kept for all runs of a person.
+
+    Returns:
+        A folder that may not be there yet.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unrolled"
+
+
 @contextlib.contextmanager
 def new_run(out: Path) -> Iterator[RunFolder]:
     """A folder that appears at `out` only once all of its set-up has worked; nothing is left behind when it has not.
@@ -220,19 +233,39 @@ def new_run(out: Path) -> Iterator[RunFolder]:
     """
     refuse_existing(out)
     sweep(out)
-    made = [parent for parent in (out.parent, *out.parent.parents) if not parent.exists()]
     hidden = out.parent / f"{TEMPORARY_PREFIX}{out.name}-{secrets.token_hex(4)}"
+    with no_parents_left(out):
+        try:
+            with explain_disk_errors(out):
+                hidden.mkdir(parents=True)
+            folder = RunFolder(hidden)
+            with folder.in_use():
+                yield folder
+            refuse_existing(out)
+            with explain_disk_errors(out):
+                os.rename(hidden, out)
+        except BaseException:
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def no_parents_left(out: Path) -> Iterator[None]:
+    """Folders above a place that were not there before go again after an error, where they are empty.
+
+    Args:
+        out: where a run shall stand.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        BaseException: the error, as it came.
+    """
+    made = [parent for parent in (out.parent, *out.parent.parents) if not parent.exists()]
     try:
-        with explain_disk_errors(out):
-            hidden.mkdir(parents=True)
-        folder = RunFolder(hidden)
-        with folder.in_use():
-            yield folder
-        refuse_existing(out)
-        with explain_disk_errors(out):
-            os.rename(hidden, out)
+        yield
     except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
         for parent in made:
             with contextlib.suppress(OSError):
                 parent.rmdir()

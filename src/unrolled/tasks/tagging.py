@@ -149,8 +149,8 @@ class TaggingTask(TextTask):
         known = np.array([i for i, one in enumerate(ids) if (one != UNSEEN).all()], dtype=np.int64)
         labels = token_lists([np.maximum(one, 0) for one in ids], len(held.labels.names))
 
-        def collate(rows: np.ndarray, epoch: int) -> TaggedBatch:
-            return TaggedBatch(units.collate(rows), labels.padded(rows).data)
+        def collate(rows: np.ndarray, epoch: int, among: np.ndarray | None) -> TaggedBatch:
+            return TaggedBatch(units.collate(rows, among), labels.padded(rows, among).data)
 
         return RowCorpus(units, units.lengths, collate, known)
 
@@ -210,7 +210,7 @@ class TaggingRun(TextRun):
             raise ConfigurationError("more than one sequence of labels needs a CRF, and this run has none (`model.crf=false`)")
         texts = [sentence.split() if isinstance(sentence, str) else list(sentence) for sentence in sentences]
         units = self.held.units.encode(texts)
-        rows = RowCorpus(units, units.lengths, lambda rows, epoch: None, np.arange(len(texts)))
+        rows = RowCorpus(units, units.lengths, lambda rows, epoch, among: None, np.arange(len(texts)))
         found: list[list[Tagging]] = [[Tagging([], 1.0, [])] for _ in texts]
         full = np.flatnonzero(units.lengths)
         for batch in batches_of(rows, full, self.settings.train.evaluation_tokens):

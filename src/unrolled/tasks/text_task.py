@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,16 +17,17 @@ from unrolled.data.batches import evaluation_batches
 from unrolled.data.labels import LabelSet, load_labels, save_labels
 from unrolled.data.unit_corpus import UnitCorpus
 from unrolled.data.units import Text, Units, load_units, save_units, train_units
+from unrolled.models.text_encoder import depths
 from unrolled.tasks.recorded_data import record_files, recorded_files
-from unrolled.tasks.row_windows import RowObjective, RowWindow, RowWindows
+from unrolled.tasks.row_windows import Collate, RowObjective, RowWindow, RowWindows
 from unrolled.tasks.run_folder import RunFolder, new_run
-from unrolled.tasks.text_start import Start, apply_start, from_start, keep_start, read_start
+from unrolled.tasks.text_start import Pretrained, Start, apply_start, from_start, keep_pretrained, keep_start, open_pretrained, read_start
 from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded, train_new, train_on
 from unrolled.tasks.training_log import Display, open_tensorboard
 from unrolled.tasks.without_effect import TEXT_RULES
 from unrolled.train.group import Group
 from unrolled.train.loop import Record
-from unrolled.train.optimizers import build_optimizer
+from unrolled.train.optimizers import Thawing, build_optimizer
 from unrolled.train.precision import Machine
 
 SILENT = Noise()
@@ -73,7 +74,7 @@ class RowCorpus(NamedTuple):
     units: UnitCorpus
     lengths: np.ndarray
     """Units of each text."""
-    collate: Callable[[np.ndarray, int], Any]
+    collate: Collate
     """A batch of some rows, as an epoch reads them."""
     known: np.ndarray
     """Places of the samples of which all labels were seen in training."""
@@ -232,7 +233,8 @@ class TextTask(ABC):
         """
         with new_run(path) as folder:
             parts = self.open_parts(settings.data, *files)
-            held = Held(self._units(settings.data, parts.train, start), self.learn_labels(settings, parts))
+            pretrained = None if start is not None else open_pretrained(settings, parts.train.texts)
+            held = Held(self._units(settings.data, parts.train, start, pretrained), self.learn_labels(settings, parts))
             model = seeded(settings.train.seed, lambda: self.make_model(settings, held, trust=trust))
             rows = self.make_rows(settings, parts.train, held, train=True)
             check = self.make_rows(settings, parts.valid, held, train=False)
@@ -243,6 +245,7 @@ class TextTask(ABC):
             if held.labels is not None:
                 save_labels(held.labels, folder.labels)
             keep_start(folder, start)
+            said = keep_pretrained(folder, pretrained, held.units, model)
             apply_start(folder, model)
             folder.write_config(settings)
             data = record_files(folder, *files) | {
@@ -254,15 +257,20 @@ class TextTask(ABC):
                 "labels": 0 if held.labels is None else len(held.labels.names),
             }
             folder.write_facts(facts_of(self.name, path, machine, group, model, data))
-        for said in (*parts.notes, *unseen(held, check)):
+        for note in (*parts.notes, *unseen(held, check), *([said] if said else [])):
             if display is not None:
-                display.noted(said)
+                display.noted(note)
 
-    def _units(self, data: Any, samples: Samples, start: Start | None) -> Units:
+    def _units(self, data: Any, samples: Samples, start: Start | None, pretrained: Pretrained | None) -> Units:
         if start is not None:
             return start.units
         return train_units(
-            data.tokens, samples.texts, vocabulary_size=data.vocabulary_size, min_count=data.min_count, lowercase=data.lowercase
+            data.tokens,
+            samples.texts,
+            vocabulary_size=data.vocabulary_size,
+            min_count=data.min_count,
+            lowercase=data.lowercase,
+            keep=() if pretrained is None else pretrained.words,
         )
 
     def prepare(self, folder: RunFolder, settings: Any, group: Group, trust: bool) -> Prepared:
@@ -282,6 +290,9 @@ class TextTask(ABC):
         model = seeded(train.seed, lambda: self.make_model(settings, held, trust=trust))
         apply_start(folder, model)
         objective = self.make_objective(settings, model, parts.train, held)
+        if train.layer_rate != 1 or train.unfreeze:
+            own = {f"model.{name}": depth for name, depth in depths(model).items()}
+            objective.thawing = Thawing(own, train.layer_rate, train.unfreeze)
         rows = self.make_rows(settings, parts.train, held, train=True)
         check = self.make_rows(settings, parts.valid, held, train=False)
         windows = RowWindows((rows.lengths,), rows.collate, batch_tokens=train.batch_tokens, seed=train.seed, group=group)
@@ -312,7 +323,7 @@ class TextTask(ABC):
             raise DataError("there must be at least one text to score, got none")
         nats, count = 0.0, 0
         for batch in batches_of(rows, rows.known, settings.train.evaluation_tokens):
-            window = RowWindow(rows.collate(batch, 0), 0, len(batch))
+            window = RowWindow(rows.collate(batch, 0, None), 0, len(batch))
             nats += float(objective(window, None, SILENT).nats)
             count += objective.scored(window)
         loss = nats / count if count else float("nan")

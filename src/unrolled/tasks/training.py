@@ -15,7 +15,7 @@ from unrolled.core.errors import RunError
 from unrolled.core.settings import merge, resolve
 from unrolled.report import write_report
 from unrolled.tasks.differences import refuse_other_changes
-from unrolled.tasks.run_folder import RunFolder, first_facts, free_name
+from unrolled.tasks.run_folder import RunFolder, first_facts, free_name, no_parents_left
 from unrolled.tasks.training_log import Display, Recorder, change_of_surroundings, note_failure, stop_on_interrupt, write_weights
 from unrolled.tasks.without_effect import Rule, without_effect
 from unrolled.train.checkpoint import read_checkpoint
@@ -23,6 +23,8 @@ from unrolled.train.group import Group, joined
 from unrolled.train.loop import Record, Source, Trainer
 from unrolled.train.precision import Machine, prepare_machine
 
+RUNS = Path("runs")
+"""Where runs go that were given no place of their own."""
 PLACE = ("kind", "step", "epoch", "tokens", "seconds", "share", "criterion")
 """What a line of metrics says besides its figures."""
 
@@ -78,9 +80,8 @@ def train_new(
     Returns:
         Where the run stands.
     """
-    machine = prepare_machine(settings.train)
-    with joined(machine.device) as group:
-        place = None if out is None else Path(out)
+    machine, place = prepare_machine(settings.train), None if out is None else Path(out)
+    with no_parents_left(place or RUNS / stem), joined(machine.device) as group:
         path = Path(group.lead(lambda: str(place_run(place, stem, lambda at: create(at, machine, group)))))
         if group.leads:
             for said in without_effect(settings, kind.rules):
@@ -145,6 +146,8 @@ def train_run(
 ) -> None:
     """Train a run that is set up, from its start or from its last checkpoint, and keep every other training away from it.
 
+    A new run that fails before its first update is removed.
+
     Args:
         kind: of the task.
         folder: the run.
@@ -154,10 +157,11 @@ def train_run(
         trust: allow the settings to import a class of the user's own.
         resume: go on where the last checkpoint stands.
     """
+    trainer: Trainer | None = None
     with contextlib.ExitStack() as stack:
         if group.leads:
             stack.enter_context(folder.in_use())
-            stack.enter_context(note_failure(folder))
+            stack.enter_context(note_failure(folder, lambda: not resume and (trainer is None or trainer.counters.step == 0)))
             folder.sweep()
         settings = resolve(kind.settings, folder.read_config())
         prepared = kind.prepare(folder, settings, group, trust)
@@ -290,7 +294,7 @@ def place_run(out: Path | None, stem: str, create: Callable[[Path], None]) -> Pa
         create(out)
         return out
     while True:
-        path = free_name(Path("runs"), stem)
+        path = free_name(RUNS, stem)
         try:
             create(path)
         except RunError:

@@ -268,23 +268,27 @@ def open_tensorboard(path: Path | None, first_step: int = 0) -> Any:
 
 
 @contextlib.contextmanager
-def note_failure(folder: RunFolder) -> Iterator[None]:
-    """Leave word in the run folder when a training ends with an error.
+def note_failure(folder: RunFolder, worthless: Callable[[], bool]) -> Iterator[None]:
+    """When a training ends with an error, leave word in the run folder, or remove a folder that holds nothing worth keeping.
 
     Args:
         folder: of the run.
+        worthless: whether there is nothing to go on from.
 
     Yields:
         Nothing.
 
     Raises:
-        Exception: the error, as it came.
+        BaseException: the error, as it came.
     """
     try:
         yield
-    except Exception:
-        with contextlib.suppress(Exception):  # the disk may be what failed; the first error is the one to see
-            folder.update_facts(status="failed")
+    except BaseException as error:
+        if worthless():
+            folder.remove()
+        elif isinstance(error, Exception):
+            with contextlib.suppress(Exception):  # the disk may be what failed; the first error is the one to see
+                folder.update_facts(status="failed")
         raise
 
 

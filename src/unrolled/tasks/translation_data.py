@@ -155,7 +155,11 @@ class PairWindows(RowWindows):
         self.train, self.corpus, self.codecs, self.seed, self.dropout = train, corpus, codecs, seed, dropout
         self._drawn = -1
         super().__init__(
-            self._lengths, lambda rows, epoch: self._cut(epoch).collate(rows), batch_tokens=batch_tokens, seed=seed, group=group
+            self._lengths,
+            lambda rows, epoch, among: self._cut(epoch).collate(rows, among),
+            batch_tokens=batch_tokens,
+            seed=seed,
+            group=group,
         )
 
     def _lengths(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from unrolled.core.noise import Noise
 from unrolled.core.state import State, detach_state, map_state, named_leaves, restore_state
 from unrolled.train.checkpoint import load_weights, optimizer_tensors, read_checkpoint, restore_optimizer, weights_of, write_checkpoint
 from unrolled.train.group import Group
-from unrolled.train.optimizers import Average, build_optimizer, clip
+from unrolled.train.optimizers import Average, Thawing, build_optimizer, clip
 from unrolled.train.precision import Machine
 from unrolled.train.schedule import count_plateaus, rate_share
 from unrolled.train.settings import TrainSettings
@@ -188,7 +188,8 @@ class Trainer:
         """
         self.objective: Any = objective.to(machine.device)
         self.source, self.settings, self.machine, self.group = source, settings, machine, group or Group()
-        self.optimizer = build_optimizer(objective, settings.optimizer)
+        self.thawing: Thawing | None = getattr(objective, "thawing", None)
+        self.optimizer = build_optimizer(objective, settings.optimizer, self.thawing)
         self.average = Average(objective, settings)
         self.generator = torch.Generator(machine.device).manual_seed(settings.seed)
         self.carrying = settings.carrying
@@ -303,7 +304,8 @@ class Trainer:
         plateaus = count_plateaus(self.counters.losses, s.schedule.patience)
         share = rate_share(s.schedule, self.counters.step, done, plateaus)
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = s.optimizer.learning_rate * share
+            thawed = 1.0 if self.thawing is None else self.thawing.share(parameters["depth"], done)
+            parameters["lr"] = s.optimizer.learning_rate * share * thawed
 
     def _count(self, nats: Tensor, count: int, norm: float, largest: float) -> None:
         c, s = self.counters, self.settings
@@ -354,7 +356,7 @@ class Trainer:
             figures = observer.evaluate(module)
         if figures is None:
             return False
-        measured = float(figures.get("criterion", figures["loss"]))
+        measured: float = figures["criterion"] if "criterion" in figures else figures["loss"]
         loss = measured if math.isfinite(measured) else sys.float_info.max
         best = not c.losses or loss < min(c.losses)
         c.losses.append(loss)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -75,19 +75,48 @@ OPTIMIZERS: dict[str, Callable[[Groups, OptimizerSettings], torch.optim.Optimize
 }
 
 
-def build_optimizer(module: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+class Thawing(NamedTuple):
+    """Slower rates for deeper layers, which may also be left as they are for a while (Howard & Ruder 2018, sections 3.2 and 3.3)."""
+
+    depths: dict[str, int]
+    """Of every parameter by its name: 0 for what reads out, more for each layer below."""
+    layer_rate: float = 1.0
+    """The rate of a layer as a share of that of the layer above."""
+    unfreeze: float = 0.0
+    """The share of the training after which even the deepest layer is trained; those above begin evenly before."""
+
+    def share(self, depth: int, done: float) -> float:
+        """What a learning rate is multiplied by.
+
+        Args:
+            depth: of a parameter.
+            done: share of the training.
+
+        Returns:
+            0 for a layer whose time has not come.
+        """
+        deepest = max(self.depths.values(), default=0)
+        return self.layer_rate**depth if done * max(deepest, 1) >= self.unfreeze * depth else 0.0
+
+
+def build_optimizer(module: nn.Module, settings: OptimizerSettings, thawing: Thawing | None = None) -> torch.optim.Optimizer:
     """The optimiser of the configuration; weight decay reaches weights of two and more axes only.
 
     Args:
         module: whose parameters are trained.
         settings: which optimiser and its rates.
+        thawing: layers with rates of their own.
 
     Returns:
-        A torch optimiser with two groups.
+        A torch optimiser with two groups, or two for each depth, which is then written into them.
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    matrices, vectors = [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups: Groups = []
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    for depth in sorted({0 if thawing is None else thawing.depths[name] for name, _ in named}):
+        here = [p for name, p in named if thawing is None or thawing.depths[name] == depth]
+        matrices, vectors = [p for p in here if p.dim() > 1], [p for p in here if p.dim() <= 1]
+        groups.append({"params": matrices, "weight_decay": settings.weight_decay, "depth": depth})
+        groups.append({"params": vectors, "weight_decay": 0.0, "depth": depth})
     return OPTIMIZERS[settings.name]([g for g in groups if g["params"]], settings)
 
 

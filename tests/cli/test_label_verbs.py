@@ -1,0 +1,101 @@
+"""The verbs of tagging, classification and masked language models, as a person types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SMALL = [
+    "--set=train.steps=8",
+    "--set=train.evaluations=1",
+    "--set=model.hidden_size=16",
+    "--set=model.embedding_size=8",
+    "--set=train.threads=1",
+]
+
+
+def unrolled(*words: str | Path, given: str = "", where: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "unrolled", *map(str, words)],
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=where,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("labels")
+    (folder / "t.conll").write_text("Anna NNP B-PER\nruns VBZ O\n\nEva NNP B-PER\nsits VBZ O\n\n" * 6)
+    (folder / "t.csv").write_text("text,label\n" + "good thing,yes\nbad thing,no\n" * 6)
+    (folder / "t.txt").write_text("Anna runs and Eva sits\n" * 9)
+    for task, file, out in (("tagging", "t.conll", "tag"), ("classification", "t.csv", "class"), ("masked-lm", "t.txt", "plain")):
+        ran = unrolled("train", task, file, "--out", out, "--json", *SMALL, where=folder)
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)["status"] == "finished"
+        assert (folder / out / "report.html").exists()
+    return folder
+
+
+def test_eval_says_the_figures_of_the_task(place: Path) -> None:
+    tag, kind, plain = (unrolled("eval", run, "--json", where=place) for run in ("tag", "class", "plain"))
+    assert {"accuracy", "f1", "loss"} <= json.loads(tag.stdout).keys()
+    assert {"accuracy", "macro_f1", "confusion"} <= json.loads(kind.stdout).keys()
+    assert {"perplexity", "accuracy"} <= json.loads(plain.stdout).keys()
+    said = unrolled("eval", "class", "t.csv", where=place).stdout
+    assert "macro F1" in said
+    assert "taken for" in said
+    assert "PER" in unrolled("eval", "tag", "t.conll", where=place).stdout
+
+
+def test_predict_writes_a_row_a_word_or_a_text(place: Path) -> None:
+    tag = unrolled("predict", "tag", given="Anna runs\n\nEva\n", where=place)
+    rows = tag.stdout.split("\n")
+    assert [row.split("\t")[0] for row in rows] == ["Anna", "runs", "", "", "Eva", "", ""]
+    best = unrolled("predict", "tag", "--n-best", "2", given="Anna runs\n", where=place).stdout.splitlines()
+    assert [row.split("\t")[0] for row in best] == ["1", "1"]
+    assert len(unrolled("predict", "class", given="good\nbad\n", where=place).stdout.splitlines()) == 2
+    line = json.loads(unrolled("predict", "class", "--json", given="good\n", where=place).stdout)
+    assert {one["label"] for one in line["outputs"]} == {"yes", "no"}
+    assert json.loads(unrolled("predict", "tag", "--json", given="Anna\n", where=place).stdout)["words"] == ["Anna"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("predict", "plain"), "needs a run that gives an output for each line"),
+        (("predict", "tag", "--beam", "3"), "`beam` is no option"),
+        (("eval", "tag", "--beam", "3"), "`beam` is no option"),
+        (("eval", "class", "--split", "test"), "must be one of train, valid"),
+        (("train", "tagging"), "try `unrolled train tagging train.conllu`"),
+        (("train", "tagging", "t.conll", "--init-from", "nowhere"), "there is no run folder"),
+        (("train", "tagging", "--resume", "--out", "tag", "--init-from", "plain"), "`--init-from` is for a new run"),
+        (("train", "classification", "t.csv", "--set", "data.label=stars"), "`stars`"),
+        (("train", "tagging", "t.csv"), "must end in"),
+        (("train", "tagging", "t.conll", "--set", "model.hidden_size=15"), "must be even"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(words: tuple[str, ...], said: str, place: Path) -> None:
+    before = sorted(place.rglob("*"))
+    ran = unrolled(*words, where=place)
+    assert ran.returncode == 2
+    assert said in ran.stderr
+    assert len(ran.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in ran.stderr
+    assert sorted(path for path in place.rglob("*") if path.name != ".lock" and "cache" not in path.parts) == [
+        path for path in before if path.name != ".lock" and "cache" not in path.parts
+    ]
+
+
+def test_a_run_goes_on_and_begins_from_another(place: Path) -> None:
+    assert unrolled("train", "tagging", "--resume", "--out", "tag", "--set", "train.steps=10", "--quiet", where=place).returncode == 0
+    ran = unrolled("train", "tagging", "t.conll", "--init-from", "plain", "--out", "tag-2", "--set=train.steps=2", "--quiet", where=place)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
