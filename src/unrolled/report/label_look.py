@@ -260,7 +260,7 @@ def _ranking(trace: LabelTrace) -> list[Ranked]:
 
 def _name(trace: LabelTrace, one: Explained) -> str:
     """What is explained, in words."""
-    return visible(one.label) if one.place is None else f"{visible(one.label)} at {one.place + 1}, {visible(trace.words[one.place].text)}"
+    return visible(one.label) if one.place is None else f"{one.place + 1} {visible(trace.words[one.place].text)}: {visible(one.label)}"
 
 
 def _told(trace: LabelTrace, one: Explained) -> str:

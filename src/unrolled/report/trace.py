@@ -39,7 +39,7 @@ def checked(form: type[Whole], trace: dict[str, Any], parts: Sequence[type[Part]
     try:
         return form.model_validate(trace)
     except ValidationError as error:
-        raise DataError(_sentence(error, {name for part in (form, *parts) for name in part.model_fields})) from None
+        raise DataError(_sentence(error, {*form.model_fields, *(name for part in parts for name in part.model_fields)})) from None
 
 
 def _sentence(error: ValidationError, known: set[str]) -> str:
