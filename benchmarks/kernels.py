@@ -31,7 +31,7 @@ from machine import RESULTS, describe_machine
 
 from unrolled.cli.bench_tables import show
 from unrolled.tasks.kernel_bench import BENCHED, FEWER, MODES, OURS, PLAIN, STEPS, Held, Line, Measured, plan
-from unrolled.tasks.kernel_fresh import MEMORY_SHAPES, FirstUse, Memory, first_use, result, step_memory
+from unrolled.tasks.kernel_fresh import MEMORY_SHAPES, FirstUse, PeakMemory, first_use, result, step_memory
 from unrolled.tasks.kernel_limits import Limits
 
 UNSEEN = "unseen"
@@ -212,7 +212,7 @@ class Found:
         self.lines: dict[Line, Measured] = {}
         self.limits: dict[int, Limits] = {}
         self.first_uses: dict[str, FirstUse] = {}
-        self.memories: dict[tuple[str, int, int], Memory] = {}
+        self.memories: dict[tuple[str, int, int], PeakMemory] = {}
         if file.exists():
             self._read(json.loads(file.read_text()))
 
@@ -228,9 +228,9 @@ class Found:
         for one in old["first_use"]:
             self.add(FirstUse(**one))
         for one in old["memory"]:
-            self.add(Memory(**{name: one[name] for name in Memory._fields}))
+            self.add(PeakMemory(**{name: one[name] for name in PeakMemory._fields}))
 
-    def add(self, one: Measured | FirstUse | Memory) -> None:
+    def add(self, one: Measured | FirstUse | PeakMemory) -> None:
         if isinstance(one, Measured):
             self.lines[one.line] = one
         elif isinstance(one, FirstUse):
@@ -272,7 +272,7 @@ def shapes(options: argparse.Namespace) -> list[tuple[int, int]] | None:
         sys.exit(f"`--shapes` must be batch and hidden size, such as 16x256, got {options.shapes}")
 
 
-def fresh(mode: str, cell: str, options: argparse.Namespace) -> Iterator[FirstUse | Memory]:
+def fresh(mode: str, cell: str, options: argparse.Namespace) -> Iterator[FirstUse | PeakMemory]:
     """What needs processes of its own."""
     threads, module = options.threads[0], "two_clocks:TwoClocks" if cell == UNSEEN else None
     if mode == "first-use":
@@ -299,7 +299,7 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(PEERS)]))
     rows, sizes, found, begin = list(wanted(options)), shapes(options), Found(options.out), time.perf_counter()
 
-    def keep(one: Measured | FirstUse | Memory) -> None:
+    def keep(one: Measured | FirstUse | PeakMemory) -> None:
         found.add(one)
         found.write()
         what, figures = (

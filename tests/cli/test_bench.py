@@ -12,7 +12,7 @@ from unrolled.cli.bench_tables import memory_table, ratio_table
 from unrolled.nn.cells import GRU
 from unrolled.tasks import kernel_fresh
 from unrolled.tasks.kernel_bench import MODES, SHAPES, Held, Line, Measured, geometric_means, held_to, plan, prepare, race, take_turn
-from unrolled.tasks.kernel_fresh import Memory, ask, first_use
+from unrolled.tasks.kernel_fresh import PeakMemory, ask, first_use
 from unrolled.tasks.kernel_limits import Limits, least_milliseconds, measure_limits
 
 from .conftest import Command
@@ -100,7 +100,7 @@ def test_the_table_marks_what_is_missed() -> None:
     table = ratio_table(lines, {("training", "gru"): {"JAX": Held(2)}})
     assert [list(column.cells) for column in table.columns[3:]] == [["3.90 !", "2.50  "], ["≥ 4, aim 6", "≥ 2"]]
     assert held_to("training", "mine") == {"plain loop": Held(3, 5)}
-    memory = memory_table([Memory("gru", "nn.GRU", 1, 2, 3, 12.0, 10.0), Memory("gru", "nn.GRU", 1, 2, 3, 0.0, 0.0)])
+    memory = memory_table([PeakMemory("gru", "nn.GRU", 1, 2, 3, 12.0, 10.0), PeakMemory("gru", "nn.GRU", 1, 2, 3, 0.0, 0.0)])
     assert list(memory.columns[-1].cells) == ["1.20 !", "nan  "]
 
 

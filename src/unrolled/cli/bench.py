@@ -16,7 +16,7 @@ from unrolled.core.errors import ConfigurationError, nearest
 if TYPE_CHECKING:
     from unrolled.nn.cell import Cell
     from unrolled.tasks.kernel_bench import Line, Measured
-    from unrolled.tasks.kernel_fresh import FirstUse, Memory
+    from unrolled.tasks.kernel_fresh import FirstUse, PeakMemory
     from unrolled.tasks.kernel_limits import Limits
 
 app = typer.Typer(cls=PlainGroup, help="Measure speed on this machine.", no_args_is_help=True)
@@ -114,11 +114,11 @@ def _expected(lines: list[Line], rounds: int, limits: dict[int, Limits], jobs: i
 
 def _fresh_jobs(
     modes: Iterable[str], cells: list[str], threads: int, sizes: list[tuple[int, int]] | None, *, full: bool
-) -> list[Callable[[], FirstUse | Memory | None]]:
+) -> list[Callable[[], FirstUse | PeakMemory | None]]:
     """What is measured in processes of its own: first uses, and the memory of training steps."""
     from unrolled.tasks.kernel_fresh import FIRST_USE_SHAPE, MEMORY_SHAPES, first_use, step_memory
 
-    jobs: list[Callable[[], FirstUse | Memory | None]] = []
+    jobs: list[Callable[[], FirstUse | PeakMemory | None]] = []
     if "first-use" in modes:
         jobs += [partial(first_use, cell, threads, (sizes or [FIRST_USE_SHAPE])[0]) for cell in cells]
     if "memory" in modes:
@@ -127,8 +127,8 @@ def _fresh_jobs(
     return jobs
 
 
-def _fresh(jobs: list[Callable[[], FirstUse | Memory | None]]) -> tuple[list[FirstUse], list[Memory]]:
-    from unrolled.tasks.kernel_fresh import FirstUse, Memory
+def _fresh(jobs: list[Callable[[], FirstUse | PeakMemory | None]]) -> tuple[list[FirstUse], list[PeakMemory]]:
+    from unrolled.tasks.kernel_fresh import FirstUse, PeakMemory
 
     found = []
     for number, job in enumerate(jobs, 1):
@@ -136,7 +136,7 @@ def _fresh(jobs: list[Callable[[], FirstUse | Memory | None]]) -> tuple[list[Fir
         found.append(job())
     if None in found:
         _say("this system does not tell the largest memory of a process")
-    return [one for one in found if isinstance(one, FirstUse)], [one for one in found if isinstance(one, Memory)]
+    return [one for one in found if isinstance(one, FirstUse)], [one for one in found if isinstance(one, PeakMemory)]
 
 
 def _maker(name: str, trust: bool) -> Callable[[int, int], Cell]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unrolled.tasks.kernel_bench import FIRST_USE_CACHED, FIRST_USE_COLD, MEMORY, Held, Measured, geometric_means, held_to
-from unrolled.tasks.kernel_fresh import FirstUse, Memory
+from unrolled.tasks.kernel_fresh import FirstUse, PeakMemory
 from unrolled.tasks.kernel_limits import Limits
 
 HeldTo = Mapping[tuple[str, str], Mapping[str, Held]]
@@ -20,7 +20,7 @@ def show(
     lines: Sequence[Measured],
     limits: Mapping[int, Limits],
     first_uses: Sequence[FirstUse],
-    memories: Sequence[Memory],
+    memories: Sequence[PeakMemory],
     more: HeldTo | None = None,
 ) -> None:
     """Print all there is.
@@ -110,7 +110,7 @@ def first_use_table(found: Sequence[FirstUse]) -> Table:
     return table
 
 
-def memory_table(found: Sequence[Memory]) -> Table:
+def memory_table(found: Sequence[PeakMemory]) -> Table:
     """The memory of a training step beside that of torch's layer.
 
     Args:

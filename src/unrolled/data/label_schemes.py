@@ -25,7 +25,7 @@ class Scheme(Enum):
     """How labels tell where spans begin and end."""
 
     NONE = "none"
-    """Labels of tokens: there are no spans."""
+    """Labels of single tokens, without spans."""
     IOB1 = "iob1"
     """`B-` only where a span follows another of its type."""
     BIO = "bio"

@@ -102,7 +102,7 @@ class LabelTrace(Part):
     """Plain numbers and words by their names."""
 
 
-class Cell(NamedTuple):
+class ShownWord(NamedTuple):
     """A word as the page shows it."""
 
     text: str
@@ -220,7 +220,7 @@ def _by_word(trace: LabelTrace) -> Iterator[tuple[str, Sequence[Any]]]:
         yield f"explained.{place}.gradient_times_input", one.gradient_times_input
 
 
-def _cells(trace: LabelTrace, by_place: dict[int | None, int]) -> list[Cell]:
+def _cells(trace: LabelTrace, by_place: dict[int | None, int]) -> list[ShownWord]:
     spans = {
         place: ("first" if place == span.start else "inside", span.type) for span in trace.spans for place in range(span.start, span.stop)
     }
@@ -235,7 +235,9 @@ def _cells(trace: LabelTrace, by_place: dict[int | None, int]) -> list[Cell]:
         title = f"{visible(word.text)}: {label or 'no label'}" + (
             f", probability {decimal(probability)}" if probability is not None else ""
         )
-        cells.append(Cell(visible(word.text), clean(shown), decimal(probability, 2) if unsure else "", kind, by_place.get(place), title))
+        cells.append(
+            ShownWord(visible(word.text), clean(shown), decimal(probability, 2) if unsure else "", kind, by_place.get(place), title)
+        )
     return cells
 
 

@@ -46,7 +46,7 @@ class FirstUse(NamedTuple):
     """With the kernel built by another process."""
 
 
-class Memory(NamedTuple):
+class PeakMemory(NamedTuple):
     """Megabytes by which a training step raises what the process holds."""
 
     cell: str
@@ -65,7 +65,7 @@ class Memory(NamedTuple):
 
 
 def result(
-    lines: Sequence[Measured], limits: Mapping[int, Limits], first_uses: Sequence[FirstUse], memories: Sequence[Memory]
+    lines: Sequence[Measured], limits: Mapping[int, Limits], first_uses: Sequence[FirstUse], memories: Sequence[PeakMemory]
 ) -> dict[str, Any]:
     """All figures as JSON has them.
 
@@ -108,7 +108,7 @@ def first_use(cell: str, threads: int, shape: tuple[int, int] = FIRST_USE_SHAPE,
     return FirstUse(cell, threads, *shape, cold, cached)
 
 
-def step_memory(cell: str, threads: int, shape: tuple[int, int], module: str | None = None) -> Memory | None:
+def step_memory(cell: str, threads: int, shape: tuple[int, int], module: str | None = None) -> PeakMemory | None:
     """In a process for the cell and one for torch's layer.
 
     Args:
@@ -122,7 +122,7 @@ def step_memory(cell: str, threads: int, shape: tuple[int, int], module: str | N
     """
     against = BESIDE.get(cell, "nn.LSTM")
     ours, beside = (ask(_job("memory", of, threads, shape), {})["megabytes"] for of in (module or cell, against))
-    return None if ours is None or beside is None else Memory(cell, against, threads, *shape, ours, beside)
+    return None if ours is None or beside is None else PeakMemory(cell, against, threads, *shape, ours, beside)
 
 
 def ask(job: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
