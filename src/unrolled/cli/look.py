@@ -13,7 +13,7 @@ from unrolled.cli.machine import Device, Threads, open_run
 
 def look(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    text: Annotated[str, typer.Argument(metavar="INPUT", help="A sentence to translate, or a text to label; `<mask>` in it is guessed.")],
+    text: Annotated[str, typer.Argument(metavar="INPUT", help="A sentence to translate, or a text to label or to guess words of.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page shall stand.")] = Path("look.html"),
     beam: Annotated[int | None, typer.Option("--beam", min=1, help="Translation: hypotheses kept, all of them drawn (5).")] = None,
     set_: Annotated[
