@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from hashlib import md5
@@ -23,7 +20,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from machine import RESULTS, describe_machine, write_result
+from machine import write_result
+from trainings import rows_of, score, train, unrolled
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("data", choices=["multi30k", "cmudict", "scan"])
@@ -33,7 +31,6 @@ arguments.add_argument("--models", nargs="*", help="only these")
 arguments.add_argument("--keep", type=Path, help="keep the runs here, and do not train again what is there")
 arguments.add_argument("--set", action="append", default=[], dest="sets")
 
-PROGRAM = str(Path(sys.executable).with_name("unrolled"))
 MINUTES = {"multi30k": 60.0, "cmudict": 40.0, "scan": 10.0}
 TRANSFORMER = ["--preset", "transformer"]
 MODELS: dict[str, dict[str, list[str]]] = {
@@ -115,35 +112,16 @@ def scan(folder: Path, work: Path) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def measured(data: str) -> list[dict[str, Any]]:
-    """The rows of earlier runs."""
-    path = RESULTS / f"translation_{data}.json"
-    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-
-
-def unrolled(*words: str, **kwargs: Any) -> str:
-    return subprocess.run([PROGRAM, *words], check=True, stdout=subprocess.PIPE, text=True, **kwargs).stdout
-
-
 def measure(name: str, files: dict[str, list[str]], run: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train one model and score it."""
     minutes = options.minutes or MINUTES[options.data]
-    if not run.exists():
-        given = [*MODELS[options.data][name], f"--set=train.minutes={minutes}", *[f"--set={one}" for one in options.sets]]
-        unrolled("train", "translation", *files["train"], "--valid", *files["valid"], "--out", str(run), "--json", *given)
-    shown = json.loads(unrolled("show", str(run), "--json"))
-    row = {
-        "model": name,
-        "machine": describe_machine(),
-        "minutes": minutes,
-        "parameters": shown["parameters"],
-        "steps": shown["result"]["steps"],
-    }
-    row["target_tokens_per_second"] = round(shown["result"]["tokens"] / shown["result"]["seconds"])
+    given = [*MODELS[options.data][name], f"--set=train.minutes={minutes}", *[f"--set={one}" for one in options.sets]]
+    row = {"model": name, "minutes": minutes} | train("translation", files, run, given)
+    row["target_tokens_per_second"] = row.pop("tokens_per_second")
+    config = row.pop("config")
     for width in (1, 5):
-        row[f"beam {width}"] = json.loads(unrolled("eval", str(run), *files["test"], f"--beam={width}", "--json"))
-        row[f"beam {width}"].pop("run")
-    row["config"] = shown["config"]
+        row[f"beam {width}"] = score(run, files["test"], f"--beam={width}")
+    row["config"] = config
     print(
         f"{name}: BLEU {row['beam 1']['bleu']:.1f} greedy, {row['beam 5']['bleu']:.1f} beam 5; exact {row['beam 5']['exact_match']:.1f} %",
         flush=True,
@@ -206,7 +184,7 @@ def main() -> None:
     """All models of one data set."""
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        work, rows = Path(scratch), measured(options.data)
+        work, rows = Path(scratch), rows_of(f"translation_{options.data}")
         for name, files in {"multi30k": multi30k, "cmudict": cmudict, "scan": scan}[options.data](options.folder.resolve(), work).items():
             if options.models and name not in options.models:
                 continue
