@@ -353,27 +353,6 @@ def test_no_step_and_no_row_leave_the_state_as_it_is(compiler: Compiler) -> None
     loop(Run(program, 2, 0).arrays, 2, 0)
 
 
-def test_single_steps_with_packed_matrices_are_the_steps_of_the_loop(compiler: Compiler) -> None:
-    program = programs_of("lstm", 24, torch.float64)[0]
-    run = Run(program, 5, 2)
-    wanted = run.results(TorchLoop(program))
-    count = len(program.states)
-    first = len(program.streams_in) + len(program.streams_out)
-    shared = run.arrays[first : first + len(program.shared)]
-    packed = CompiledLoop(program, compiler=compiler).packed(shared, batch=2)
-    for array in shared:
-        array.zero_()  # the matrices were read before
-    states = run.arrays[-2 * count : -count]
-    for t in range(5):
-        ins = [run.arrays[place][t].contiguous() for place in range(len(program.streams_in))]
-        outs = [torch.empty(2, node.width) for node in program.streams_out]
-        after = [torch.empty_like(state) for state in states]
-        packed([*ins, *outs, *states, *after])
-        states = after
-        for place, out in enumerate(outs):
-            torch.testing.assert_close(out, wanted[place][t], rtol=1e-12, atol=1e-12)
-
-
 def test_products_in_bfloat16_are_rounded_where_they_multiply(compiler: Compiler) -> None:
     program = programs_of("gru", 40, torch.float32)[0]
     run = Run(program, 6, 16)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from unrolled.cli.output import TrainingDisplay
-from unrolled.cli.train import AFTER_LANGUAGE_MODEL, report
+from unrolled.cli.train import VERBS, report
 
 DEMO = {"train": {"minutes": 1.75, "evaluations": 4}, "samples": {"prompt": "ROMEO:\n", "length": 240}}
 """What the demo changes: short, with four stages."""
@@ -30,4 +30,4 @@ def demo(
     with as_file(files("unrolled") / "demo" / "tinyshakespeare.txt.gz") as text, TrainingDisplay(quiet=quiet, samples=True) as display:
         display.console.print(f"A character LSTM reads tiny Shakespeare for two minutes; its run folder is {out}\n", soft_wrap=True)
         run = train_language_model([text], out=out, differences=merge(DEMO, combine([], set_ or [])), display=display)
-    report("lm", run.summary(), AFTER_LANGUAGE_MODEL, json=json, quiet=quiet)
+    report("lm", run.summary(), VERBS["lm"].following, json=json, quiet=quiet)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
@@ -35,8 +36,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 Options = Annotated[bool, typer.Option("--options", help="List every option for --set with its default, and end.")]
 
 
-AFTER_LANGUAGE_MODEL = "unrolled sample {run} --prompt …   unrolled eval {run}"
-"""What a person does with a language model next."""
 AFTER_LABELS = "unrolled predict {run} < in > out   unrolled eval {run} FILE   unrolled look {run} TEXT"
 """What a person does with a tagger or a classifier next."""
 
@@ -64,20 +63,20 @@ InitFrom = Annotated[
 
 
 class Given(NamedTuple):
-    """What was said on the command line."""
+    """What was said on the command line; the options of every verb of training."""
 
-    files: list[Path] | None
-    valid: list[Path] | None
-    out: Path | None
-    config: list[Path] | None
-    preset: list[str] | None
-    set_: list[str] | None
-    resume: bool
-    trust: bool
-    quiet: bool
-    json: bool
-    options: bool
-    init_from: Path | None = None
+    files: list[Path] | None = None
+    valid: Valid = None
+    out: Out = None
+    config: Config = None
+    preset: Preset = None
+    set_: Set = None
+    init_from: InitFrom = None
+    resume: Resume = False
+    trust: Trust = False
+    quiet: Quiet = False
+    json: Json = False
+    options: Options = False
 
 
 class Hands(NamedTuple):
@@ -86,138 +85,124 @@ class Hands(NamedTuple):
     settings: Any
     train: Callable[..., Any]
     resume: Callable[..., Any]
+
+
+class Verb(NamedTuple):
+    """A task on the command line."""
+
+    what: str
+    """Its help."""
+    files: Any
+    """What it is trained on, as an argument."""
     needs: str
     """What files it wants, in words."""
     following: str
     """What a person does next, with `{run}` for the run."""
+    hands: Callable[[], Hands]
+    """Imports the task."""
+    begins: bool = False
+    """Whether it may begin from another run."""
 
 
-@app.command("lm", cls=PlainCommand)
-def language_model(
-    files: Texts = None,
-    valid: Valid = None,
-    out: Out = None,
-    config: Config = None,
-    preset: Preset = None,
-    set_: Set = None,
-    resume: Resume = False,
-    trust: Trust = False,
-    quiet: Quiet = False,
-    json: Json = False,
-    options: Options = False,
-) -> None:
-    """Train a language model of characters, words or sub-words on text files."""
+def _language_model() -> Hands:
     from unrolled.tasks.language_model import resume_language_model, train_language_model
     from unrolled.tasks.language_model_settings import LanguageModelRunSettings
 
-    needs = "needs at least one text file; try `unrolled train lm FILE`"
-    hands = Hands(LanguageModelRunSettings, train_language_model, resume_language_model, needs, AFTER_LANGUAGE_MODEL)
-    run_verb("lm", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options))
+    return Hands(LanguageModelRunSettings, train_language_model, resume_language_model)
 
 
-@app.command("translation", cls=PlainCommand)
-def translation(
-    files: Pairs = None,
-    valid: Valid = None,
-    out: Out = None,
-    config: Config = None,
-    preset: Preset = None,
-    set_: Set = None,
-    resume: Resume = False,
-    trust: Trust = False,
-    quiet: Quiet = False,
-    json: Json = False,
-    options: Options = False,
-) -> None:
-    """Train a model that turns sequences into sequences: translation, pronunciation, commands into actions, … (--valid takes one or two files)."""
+def _translation() -> Hands:
     from unrolled.tasks.translation import resume_translation, train_translation
     from unrolled.tasks.translation_settings import TranslationRunSettings
 
-    needs = "needs two files of equally many lines, or one .tsv or .jsonl file; try `unrolled train translation train.de train.en`"
-    following = "unrolled predict {run} < in > out   unrolled eval {run} FILE FILE   unrolled look {run} SENTENCE"
-    hands = Hands(TranslationRunSettings, train_translation, resume_translation, needs, following)
-    run_verb("translation", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options))
+    return Hands(TranslationRunSettings, train_translation, resume_translation)
 
 
-@app.command("tagging", cls=PlainCommand)
-def tagging(
-    files: Labelled = None,
-    valid: Valid = None,
-    out: Out = None,
-    config: Config = None,
-    preset: Preset = None,
-    set_: Set = None,
-    init_from: InitFrom = None,
-    resume: Resume = False,
-    trust: Trust = False,
-    quiet: Quiet = False,
-    json: Json = False,
-    options: Options = False,
-) -> None:
-    """Train a tagger: a label for every word, such as its part of speech, or names and what they name."""
-    from unrolled.tasks.labelling_settings import TaggingRunSettings
-    from unrolled.tasks.tagging import resume_tagging, train_tagging
+def _tagging() -> Hands:
+    from unrolled.tasks.tagging import TAGGING
 
-    needs = "needs a file of sentences with a label for each word; try `unrolled train tagging train.conllu`"
-    hands = Hands(TaggingRunSettings, train_tagging, resume_tagging, needs, AFTER_LABELS)
-    run_verb("tagging", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options, init_from))
+    return Hands(TAGGING.settings, TAGGING.train, TAGGING.resume)
 
 
-@app.command("classification", cls=PlainCommand)
-def classification(
-    files: Classes = None,
-    valid: Valid = None,
-    out: Out = None,
-    config: Config = None,
-    preset: Preset = None,
-    set_: Set = None,
-    init_from: InitFrom = None,
-    resume: Resume = False,
-    trust: Trust = False,
-    quiet: Quiet = False,
-    json: Json = False,
-    options: Options = False,
-) -> None:
-    """Train a classifier: a label for a text, such as its sentiment or its topic, or several."""
-    from unrolled.tasks.classification import resume_classification, train_classification
-    from unrolled.tasks.labelling_settings import ClassificationRunSettings
+def _classification() -> Hands:
+    from unrolled.tasks.classification import CLASSIFICATION
 
-    needs = "needs a file of texts with labels; try `unrolled train classification train.csv`"
-    hands = Hands(ClassificationRunSettings, train_classification, resume_classification, needs, AFTER_LABELS)
-    run_verb("classification", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options, init_from))
+    return Hands(CLASSIFICATION.settings, CLASSIFICATION.train, CLASSIFICATION.resume)
 
 
-@app.command("masked-lm", cls=PlainCommand)
-def masked_language_model(
-    files: Texts = None,
-    valid: Valid = None,
-    out: Out = None,
-    config: Config = None,
-    preset: Preset = None,
-    set_: Set = None,
-    init_from: InitFrom = None,
-    resume: Resume = False,
-    trust: Trust = False,
-    quiet: Quiet = False,
-    json: Json = False,
-    options: Options = False,
-) -> None:
-    """Train a masked language model on plain text: an encoder that tagging and classification can begin from (--init-from)."""
-    from unrolled.tasks.labelling_settings import MaskedRunSettings
-    from unrolled.tasks.masked_language_model import resume_masked_language_model, train_masked_language_model
+def _masked_language_model() -> Hands:
+    from unrolled.tasks.masked_language_model import MASKED
 
-    needs = "needs at least one text file; try `unrolled train masked-lm FILE`"
-    following = "unrolled train tagging FILE --init-from {run}   unrolled train classification FILE --init-from {run}"
-    hands = Hands(MaskedRunSettings, train_masked_language_model, resume_masked_language_model, needs, following)
-    run_verb("masked-lm", hands, Given(files, valid, out, config, preset, set_, resume, trust, quiet, json, options, init_from))
+    return Hands(MASKED.settings, MASKED.train, MASKED.resume)
 
 
-def run_verb(task: str, hands: Hands, given: Given) -> None:
+VERBS: dict[str, Verb] = {
+    "lm": Verb(
+        "Train a language model of characters, words or sub-words on text files.",
+        Texts,
+        "needs at least one text file; try `unrolled train lm FILE`",
+        "unrolled sample {run} --prompt …   unrolled eval {run}",
+        _language_model,
+    ),
+    "translation": Verb(
+        "Train a model that turns sequences into sequences: translation, pronunciation, commands into actions, … (--valid takes one or two files).",
+        Pairs,
+        "needs two files of equally many lines, or one .tsv or .jsonl file; try `unrolled train translation train.de train.en`",
+        "unrolled predict {run} < in > out   unrolled eval {run} FILE FILE   unrolled look {run} SENTENCE",
+        _translation,
+    ),
+    "tagging": Verb(
+        "Train a tagger: a label for every word, such as its part of speech, or names and what they name.",
+        Labelled,
+        "needs a file of sentences with a label for each word; try `unrolled train tagging train.conllu`",
+        AFTER_LABELS,
+        _tagging,
+        begins=True,
+    ),
+    "classification": Verb(
+        "Train a classifier: a label for a text, such as its sentiment or its topic, or several.",
+        Classes,
+        "needs a file of texts with labels; try `unrolled train classification train.csv`",
+        AFTER_LABELS,
+        _classification,
+        begins=True,
+    ),
+    "masked-lm": Verb(
+        "Train a masked language model on plain text: an encoder that tagging and classification can begin from (--init-from).",
+        Texts,
+        "needs at least one text file; try `unrolled train masked-lm FILE`",
+        "unrolled train tagging FILE --init-from {run}   unrolled train classification FILE --init-from {run}",
+        _masked_language_model,
+        begins=True,
+    ),
+}
+"""All tasks that are trained."""
+
+
+def _command(name: str, verb: Verb) -> Callable[..., None]:
+    """What typer makes the verb of: a function with an argument for each field of `Given` that the task has."""
+
+    def run(**given: Any) -> None:
+        run_verb(name, verb, Given(**given))
+
+    hints = {**get_type_hints(Given, include_extras=True), "files": verb.files}
+    kept = {field: hint for field, hint in hints.items() if verb.begins or field != "init_from"}
+    defaults = Given._field_defaults
+    parameters = [Parameter(field, Parameter.KEYWORD_ONLY, default=defaults[field], annotation=hint) for field, hint in kept.items()]
+    run.__signature__, run.__annotations__, run.__doc__ = Signature(parameters), kept, verb.what  # type: ignore[attr-defined]
+    return run
+
+
+for _name, _verb in VERBS.items():
+    app.command(_name, cls=PlainCommand)(_command(_name, _verb))
+
+
+def run_verb(task: str, verb: Verb, given: Given) -> None:
     """Train or go on, as was said.
 
     Args:
         task: its name on the command line.
-        hands: what the task gives.
+        verb: the task.
         given: what was said.
 
     Raises:
@@ -227,7 +212,7 @@ def run_verb(task: str, hands: Hands, given: Given) -> None:
     from unrolled.core.errors import ConfigurationError
     from unrolled.tasks.differences import gather
 
-    quiet = given.quiet or not speaks()
+    quiet, hands = given.quiet or not speaks(), verb.hands()
     if given.options:
         print_options(hands.settings)
         return
@@ -243,13 +228,13 @@ def run_verb(task: str, hands: Hands, given: Given) -> None:
                 raise ConfigurationError("`--resume` goes on with the run's own data; leave the files out, or train a new run on them")
             run = hands.resume(given.out, changes=differences, display=display, trust=given.trust)
         elif not given.files:
-            raise ConfigurationError(f"`unrolled train {task}` {hands.needs}")
+            raise ConfigurationError(f"`unrolled train {task}` {verb.needs}")
         else:
             run = hands.train(
                 given.files, valid=given.valid or [], out=given.out, differences=differences, display=display, trust=given.trust, **further
             )
     if speaks():
-        report(task, run.summary(), hands.following, json=given.json, quiet=quiet)
+        report(task, run.summary(), verb.following, json=given.json, quiet=quiet)
 
 
 def report(task: str, summary: dict[str, object], following: str, *, json: bool, quiet: bool) -> None:

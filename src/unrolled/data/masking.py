@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from unrolled.core.padded import Padded
 from unrolled.data.batches import TokenLists, token_lists
 from unrolled.data.unit_corpus import UnitBatch, UnitCorpus
-from unrolled.data.units import UNKNOWN, Units, WordUnits
+from unrolled.data.units import Units
 
 HIDDEN, REPLACED = 0.8, 0.1
 """Of the units that are asked for so many are hidden, and so many others stand in their place; the rest is as it was."""
@@ -85,8 +85,8 @@ class Masking:
             asked[generator.integers(len(begins))] = True
         fate = generator.random(len(begins))
         chosen, fate = asked[word] & (word >= 0), fate[word]
-        if isinstance(self.units, WordUnits):
-            chosen &= self.corpus.ids[units] != UNKNOWN
+        if self.units.unknown is not None:
+            chosen &= self.corpus.ids[units] != self.units.unknown
         others = generator.integers(0, len(self.corpus.ids), len(units))
         shown = np.where(chosen & (fate < HIDDEN), len(self.corpus.ids), units)
         shown = np.where(chosen & (fate >= HIDDEN) & (fate < HIDDEN + REPLACED), others, shown)

@@ -62,6 +62,11 @@ class Units(ABC):
         """The id of a unit that is hidden."""
 
     @property
+    def unknown(self) -> int | None:
+        """The id of all units outside the vocabulary; `None` where there are none."""
+        return None
+
+    @property
     def characters(self) -> int | None:
         """How many different characters units are spelled with; `None` where they are not spelled."""
         return None
@@ -173,6 +178,11 @@ class WordUnits(Units):
         return MASK
 
     @property
+    def unknown(self) -> int:
+        """The id of a word outside the vocabulary."""
+        return UNKNOWN
+
+    @property
     def characters(self) -> int:
         """The characters of the words that were seen, and one for all others."""
         return self._letters.size
@@ -271,6 +281,11 @@ class PieceUnits(Units):
     def mask(self) -> int:
         """The id of a hidden symbol."""
         return self.codec.tokenizer.size
+
+    @property
+    def unknown(self) -> int | None:
+        """The tokenizer's own, where it has one."""
+        return self.codec.unknown
 
     def encode(self, texts: Sequence[Text]) -> UnitCorpus:
         """As many units a word as the tokenizer cuts it into; see `Units.encode`.

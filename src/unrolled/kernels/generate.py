@@ -389,24 +389,21 @@ long memory_bytes(long batch, int threads) {
   return arena.used;
 }
 
-// All matrices into panels.
-void pack(void* const* arrays, void* panels) { pack_share(arrays, (Factor*)panels, 0, 1); }
-
-static bool run_split(void* const* arrays, void* panels, void* memory, long time, long batch, Split split, bool packed) {
+static bool run_split(void* const* arrays, void* panels, void* memory, long time, long batch, Split split) {
   Arena arena{(char*)memory, 0};
   const Memory m = lay_out(arena, batch, split);
   for (int group = 0; group < split.groups; ++group) m.barriers[group] = Barrier{};
   return in_parallel(split.groups * split.parts, [&](int thread, int threads, Barrier& all) {
-    if (!packed) pack_share(arrays, (Factor*)panels, thread, threads);
+    pack_share(arrays, (Factor*)panels, thread, threads);
     wait_for_all(all, threads);
     run_thread(arrays, (Factor*)panels, m, time, batch, split, thread);
   });
 }
 
-// All steps; `packed`: the panels are filled already. Memory and panels begin at a line of the cache.
-void run(void* const* arrays, void* panels, void* memory, long time, long batch, int threads, int packed) {
-  if (!run_split(arrays, panels, memory, time, batch, split_work(batch, threads), packed))
-    run_split(arrays, panels, memory, time, batch, {1, 1}, packed);
+// All steps. Memory and panels begin at a line of the cache.
+void run(void* const* arrays, void* panels, void* memory, long time, long batch, int threads) {
+  if (!run_split(arrays, panels, memory, time, batch, split_work(batch, threads)))
+    run_split(arrays, panels, memory, time, batch, {1, 1});
 }
 
 }

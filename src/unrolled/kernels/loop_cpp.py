@@ -29,11 +29,10 @@ class CompiledLoop:
         """
         self.program = program
         library = (compiler or system_compiler()).load(source(program, bfloat16_products=bfloat16_products))
-        self._run, self._pack, self._memory_bytes = library.run, library.pack, library.memory_bytes
+        self._run, self._memory_bytes = library.run, library.memory_bytes
         pointer, whole = ctypes.c_void_p, ctypes.c_long
-        self._run.argtypes = [pointer, pointer, pointer, whole, whole, ctypes.c_int, ctypes.c_int]
-        self._run.restype, self._pack.restype = None, None
-        self._pack.argtypes = [pointer, pointer]
+        self._run.argtypes = [pointer, pointer, pointer, whole, whole, ctypes.c_int]
+        self._run.restype = None
         self._memory_bytes.argtypes, self._memory_bytes.restype = [whole, ctypes.c_int], whole
         library.packed_bytes.restype = whole
         self._packed_bytes: int = library.packed_bytes()
@@ -54,55 +53,7 @@ class CompiledLoop:
         threads = torch.get_num_threads()
         panels = _room(self._packed_bytes)
         memory = _room(self._memory_bytes(batch, threads))
-        self._run(_pointers(arrays), _aligned(panels), _aligned(memory), time, batch, threads, 0)
-
-    def packed(self, shared: Sequence[Tensor], batch: int = 1) -> PackedLoop:
-        """Make ready for single steps, one call each.
-
-        Args:
-            shared: the shared arrays of the program; what is written to them afterwards is not seen.
-            batch: rows of every call.
-
-        Returns:
-            What takes the steps.
-        """
-        return PackedLoop(self, [array.detach().clone() for array in shared], batch)
-
-
-class PackedLoop:
-    """Single steps of a compiled loop, for streaming: matrices are packed once, and nothing is allocated at a step."""
-
-    def __init__(self, loop: CompiledLoop, shared: Sequence[Tensor], batch: int) -> None:
-        """Pack the matrices.
-
-        Args:
-            loop: the program, compiled.
-            shared: the shared arrays of the program, which stay as they are.
-            batch: rows of every call.
-        """
-        program = loop.program
-        first = len(program.streams_in) + len(program.streams_out) + len(program.constants)
-        places = range(first, first + len(shared))
-        self._shared, self._batch, self._threads = tuple(shared), batch, torch.get_num_threads()
-        self._pointers = (ctypes.c_void_p * len(program.arrays))()
-        for place, array in zip(places, shared, strict=True):
-            self._pointers[place] = array.data_ptr()
-        self._places = tuple(place for place in range(len(program.arrays)) if place not in places)
-        self._rooms = _room(loop._packed_bytes), _room(loop._memory_bytes(batch, self._threads))
-        self._panels, self._memory = map(_aligned, self._rooms)
-        self._run = loop._run
-        loop._pack(self._pointers, self._panels)
-
-    def __call__(self, arrays: Sequence[Tensor]) -> None:
-        """Take one step.
-
-        Args:
-            arrays: those of the program in its order, the shared ones left out, each contiguous; streams hold one step.
-        """
-        pointers = self._pointers
-        for place, array in zip(self._places, arrays, strict=True):
-            pointers[place] = array.data_ptr()
-        self._run(pointers, self._panels, self._memory, 1, self._batch, self._threads, 1)
+        self._run(_pointers(arrays), _aligned(panels), _aligned(memory), time, batch, threads)
 
 
 def _room(size: int) -> Tensor:

@@ -84,6 +84,14 @@ class Encoder(nn.Module, ABC):
             One vector a symbol, and one for each source.
         """
 
+    @abstractmethod
+    def blocks(self) -> list[tuple[nn.Module, ...]]:
+        """The layers from below, for rates of their own.
+
+        Returns:
+            The parts of each; what belongs to none of them lies below all.
+        """
+
     def looks(self, vectors: Padded) -> dict[str, Look]:
         """What the layers attend to, for those that look on.
 
@@ -116,6 +124,14 @@ class RecurrentEncoder(Encoder):
                 else Recurrence(cell(size, hidden), outputs_only=True)
             )
         self.layers = Stacked(*layers)
+
+    def blocks(self) -> list[tuple[nn.Module, ...]]:
+        """The layers from below; see `Encoder.blocks`.
+
+        Returns:
+            The parts of each.
+        """
+        return [(layer,) for _, layer in self.layers.named_layers() if not isinstance(layer, LockedDropout)]
 
     def forward(self, vectors: Padded, noise: Noise | None = None) -> Encoded:
         """Read sources; see `Encoder.forward`.
@@ -152,6 +168,14 @@ class ConvolutionalEncoder(Encoder):
         self.positions = SinusoidalPositions(hidden)
         self.dropout = LockedDropout(settings.hidden_dropout)
         self.layers = nn.ModuleList(nn.Conv1d(hidden, 2 * hidden, width, padding=width // 2) for _ in range(settings.encoder.layers))
+
+    def blocks(self) -> list[tuple[nn.Module, ...]]:
+        """The layers from below; see `Encoder.blocks`.
+
+        Returns:
+            The parts of each.
+        """
+        return [(layer,) for layer in self.layers]
 
     def forward(self, vectors: Padded, noise: Noise | None = None) -> Encoded:
         """Read sources; see `Encoder.forward`.

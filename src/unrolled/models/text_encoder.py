@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -196,9 +195,6 @@ def gather_firsts(memory: Padded, firsts: Padded) -> Padded:
     return Padded(torch.where(inside, found, 0), firsts.lengths)
 
 
-LAYER = re.compile(r"\.(\d+)\.")
-
-
 def depths(model: nn.Module) -> dict[str, int]:
     """How far below the read-out every parameter lies.
 
@@ -208,16 +204,10 @@ def depths(model: nn.Module) -> dict[str, int]:
     Returns:
         By name: 0 for what reads out, then the layers of the encoder from above, then the vectors of units and their spelling.
     """
-    encoder = "text.encoder."
-    places = {name: int(found[1]) for name, _ in model.named_parameters() if name.startswith(encoder) and (found := LAYER.search(name))}
-    from_above = {place: depth for depth, place in enumerate(sorted(set(places.values()), reverse=True), 1)}
-    bottom = len(from_above) + 1
-
-    def depth(name: str) -> int:
-        if not name.startswith("text."):
-            return 0
-        if name in places:
-            return from_above[places[name]]
-        return 1 if name.startswith(encoder + "stack.norm") else bottom
-
-    return {name: depth(name) for name, _ in model.named_parameters()}
+    text = model.text
+    assert isinstance(text, TextEncoder)
+    blocks = text.encoder.blocks()
+    found = {id(p): len(blocks) + 1 for p in text.parameters()}
+    for depth, parts in enumerate(reversed(blocks), 1):
+        found |= {id(p): depth for part in parts for p in part.parameters()}
+    return {name: found.get(id(p), 0) for name, p in model.named_parameters()}

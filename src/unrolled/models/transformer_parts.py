@@ -29,6 +29,15 @@ class TransformerEncoder(Encoder):
             settings.transformer.stack(settings.hidden_size, settings.encoder.layers, settings.hidden_dropout), scale_input=True
         )
 
+    def blocks(self) -> list[tuple[nn.Module, ...]]:
+        """The layers from below; see `Encoder.blocks`.
+
+        Returns:
+            The parts of each; the last normalisation belongs to the uppermost.
+        """
+        *below, last = self.stack.blocks
+        return [*((layer,) for layer in below), (last, self.stack.norm)]
+
     def forward(self, vectors: Padded, noise: Noise | None = None) -> Encoded:
         """Read sources; see `Encoder.forward`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -19,10 +19,8 @@ from unrolled.data.labels import UNSEEN, LabelSet
 from unrolled.models.classifier import Classifier
 from unrolled.tasks.labelling_objective import ClassificationObjective, LabelledBatch
 from unrolled.tasks.labelling_settings import ClassificationRunSettings
-from unrolled.tasks.run_folder import RunFolder
-from unrolled.tasks.text_run import TextRun
+from unrolled.tasks.text_run import TextRun, in_blocks
 from unrolled.tasks.text_task import Held, Parts, RowCorpus, Samples, TextTask, batches_of
-from unrolled.tasks.training_log import Display
 from unrolled.train.loop import Record
 
 LIKELY = 0.5
@@ -58,11 +56,63 @@ class ClassificationScores(NamedTuple):
     """How often the label of the row was taken for that of the column, in the order of `classes`; none where texts may have several."""
 
 
-class ClassificationTask(TextTask):
+class ClassificationRun(TextRun):
+    """A trained classifier with its vocabulary, its labels and its run folder."""
+
+    def classify(self, texts: Sequence[str]) -> list[Classified]:
+        """Label texts.
+
+        Args:
+            texts: whole.
+
+        Returns:
+            Their labels with the probabilities of all.
+        """
+        labels = self.held.labels
+        assert labels is not None
+        units = self.held.units.encode(list(texts))
+        rows = RowCorpus(units, units.lengths, lambda rows, epoch, among: None, np.arange(len(texts)))
+        logits = logits_of(self.model, rows, self.settings.train.evaluation_tokens)
+        probabilities = logits.sigmoid() if labels.several else logits.softmax(-1)
+        found = []
+        for row in probabilities.tolist():
+            ranked = dict(sorted(zip(labels.names, row, strict=True), key=lambda one: -one[1]))
+            kept = tuple(name for name, value in ranked.items() if value >= LIKELY) if labels.several else (next(iter(ranked)),)
+            found.append(Classified(kept, ranked))
+        return found
+
+    def stream(self, lines: Iterable[str], *, at_once: int = 512) -> Iterator[Classified]:
+        """Label as many texts as come.
+
+        Args:
+            lines: a text each.
+            at_once: lines that are read before the first is put out.
+
+        Yields:
+            The labels of each.
+        """
+        for block in in_blocks(lines, at_once):
+            yield from self.classify(block)
+
+    def evaluate(self, files: Sequence[Path | str] | Path | str | None = None, *, split: str = "valid") -> ClassificationScores:
+        """Score the classifier.
+
+        Args:
+            files: texts with labels, in the form it was trained on; a part of the run's own when `None`.
+            split: `valid` or `train`.
+
+        Returns:
+            Loss, accuracy, F1 and the confusion of labels.
+        """
+        return ClassificationScores(**self.scored(files, split))
+
+
+class ClassificationTask(TextTask[ClassificationRun]):
     """How a classifier is trained."""
 
     name = "classification"
     settings = ClassificationRunSettings
+    run = ClassificationRun
 
     def read(self, settings: Any, files: Sequence[Path], *, train: bool) -> tuple[Samples, tuple[str, ...]]:
         """Texts and their labels; see `TextTask.read`.
@@ -188,9 +238,6 @@ class ClassificationTask(TextTask):
         return figures | ({"criterion": 100 - best} if settings.train.best == "score" else {})
 
 
-CLASSIFICATION = ClassificationTask()
-
-
 def _one(gold: np.ndarray, logits: torch.Tensor, labels: LabelSet) -> Record:
     found = label_scores(gold, logits.argmax(-1).numpy(), len(labels.names))
     return {
@@ -255,62 +302,6 @@ def balanced_weights(samples: Samples, labels: LabelSet) -> torch.Tensor:
     return torch.tensor([total / (len(labels.names) * max(counts[name], 1)) for name in labels.names])
 
 
-class ClassificationRun(TextRun):
-    """A trained classifier with its vocabulary, its labels and its run folder."""
-
-    def classify(self, texts: Sequence[str]) -> list[Classified]:
-        """Label texts.
-
-        Args:
-            texts: whole.
-
-        Returns:
-            Their labels with the probabilities of all.
-        """
-        labels = self.held.labels
-        assert labels is not None
-        units = self.held.units.encode(list(texts))
-        rows = RowCorpus(units, units.lengths, lambda rows, epoch, among: None, np.arange(len(texts)))
-        logits = logits_of(self.model, rows, self.settings.train.evaluation_tokens)
-        probabilities = logits.sigmoid() if labels.several else logits.softmax(-1)
-        found = []
-        for row in probabilities.tolist():
-            ranked = dict(sorted(zip(labels.names, row, strict=True), key=lambda one: -one[1]))
-            kept = tuple(name for name, value in ranked.items() if value >= LIKELY) if labels.several else (next(iter(ranked)),)
-            found.append(Classified(kept, ranked))
-        return found
-
-    def stream(self, lines: Iterable[str], *, at_once: int = 512) -> Iterator[Classified]:
-        """Label as many texts as come.
-
-        Args:
-            lines: a text each.
-            at_once: lines that are read before the first is put out.
-
-        Yields:
-            The labels of each.
-        """
-        held: list[str] = []
-        for line in lines:
-            held.append(line)
-            if len(held) == at_once:
-                yield from self.classify(held)
-                held = []
-        yield from self.classify(held)
-
-    def evaluate(self, files: Sequence[Path | str] | Path | str | None = None, *, split: str = "valid") -> ClassificationScores:
-        """Score the classifier.
-
-        Args:
-            files: texts with labels, in the form it was trained on; a part of the run's own when `None`.
-            split: `valid` or `train`.
-
-        Returns:
-            Loss, accuracy, F1 and the confusion of labels.
-        """
-        return ClassificationScores(**self.scored(files, split))
-
-
 def form_of(settings: Any) -> TextForm:
     """How files are written.
 
@@ -324,59 +315,10 @@ def form_of(settings: Any) -> TextForm:
     return TextForm(**{name: getattr(settings, name) for name in kept})
 
 
-def train_classification(
-    files: Sequence[Path | str] | Path | str,
-    *,
-    valid: Sequence[Path | str] | Path | str = (),
-    out: Path | str | None = None,
-    differences: Mapping[str, Any] | None = None,
-    init_from: Path | str | None = None,
-    display: Display | None = None,
-    trust: bool = False,
-) -> ClassificationRun:
-    """Train a classifier on texts with labels.
-
-    Args:
-        files: CSV, TSV, JSON lines, lines of a label and a text, or sentiment trees; plain or `.gz`.
-        valid: to validate on; a tenth of `files`, drawn at random, when empty.
-        out: the run folder; a new one below `runs/` when `None`.
-        differences: nested options that differ from the defaults, such as `{"data": {"label": "stars"}}`.
-        init_from: a run whose vocabulary and encoder this one begins from.
-        display: shows the training as it goes.
-        trust: allow the settings to import a class of your own.
-
-    Returns:
-        The run, with the best weights loaded.
-    """
-    path = CLASSIFICATION.train(files, valid=valid, out=out, differences=differences, init_from=init_from, display=display, trust=trust)
-    return load_classification(path, trust=trust)
-
-
-def resume_classification(
-    path: Path | str, *, changes: Mapping[str, Any] | None = None, display: Display | None = None, trust: bool = False
-) -> ClassificationRun:
-    """Go on with a training where its last checkpoint stands.
-
-    Args:
-        path: the run folder.
-        changes: nested options; only the end of the training, its surroundings, and what saves one that diverges may change.
-        display: shows the training as it goes.
-        trust: allow the settings to import a class of your own.
-
-    Returns:
-        The run, with the best weights loaded.
-    """
-    return load_classification(CLASSIFICATION.resume(path, changes=changes, display=display, trust=trust), trust=trust)
-
-
-def load_classification(path: Path | str, *, trust: bool = False) -> ClassificationRun:
-    """Open a run with its best weights.
-
-    Args:
-        path: the run folder.
-        trust: allow the run to import a class of its own.
-
-    Returns:
-        The run.
-    """
-    return ClassificationRun(CLASSIFICATION, RunFolder(Path(path)), trust=trust)
+CLASSIFICATION = ClassificationTask()
+train_classification = CLASSIFICATION.train
+"""Train a classifier on texts with labels: CSV, TSV, JSON lines, lines of a label and a text, or sentiment trees; see `TextTask.train`."""
+resume_classification = CLASSIFICATION.resume
+"""Go on with a training where its last checkpoint stands; see `TextTask.resume`."""
+load_classification = CLASSIFICATION.load
+"""Open a run with its best weights; see `TextTask.load`."""

@@ -13,6 +13,7 @@ from unrolled.core.state import State
 from unrolled.data.unit_corpus import UnitBatch
 from unrolled.models.classifier import Classifier
 from unrolled.models.tagger import Tagger
+from unrolled.nn.softmax import smoothed_cross_entropy
 from unrolled.tasks.row_windows import RowObjective, RowWindow
 from unrolled.train.loop import Loss
 
@@ -71,10 +72,8 @@ class TaggingObjective(RowObjective):
             return Loss(nats / count, nats * window.counts, None)
         inside = emissions.mask
         scores, wanted = emissions.data[inside].float(), labels[inside]
-        nats = cross_entropy(scores, wanted, reduction="sum")
-        smoothing = self.label_smoothing if self.training else 0.0
-        objective = nats if smoothing == 0 else cross_entropy(scores, wanted, reduction="sum", label_smoothing=smoothing)
-        return Loss(objective / count, nats.detach() * window.counts, None)
+        summed, nats = smoothed_cross_entropy(scores, wanted, self.label_smoothing if self.training else 0.0)
+        return Loss(summed / count, nats * window.counts, None)
 
 
 class ClassificationObjective(RowObjective):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 
 from unrolled.core.errors import DataError
 from unrolled.core.noise import Noise
@@ -17,12 +16,11 @@ from unrolled.core.state import State
 from unrolled.data.masking import Masking
 from unrolled.data.text import open_text
 from unrolled.models.masked_language_model import MaskedLanguageModel
+from unrolled.nn.softmax import smoothed_cross_entropy
 from unrolled.tasks.labelling_settings import MaskedRunSettings
 from unrolled.tasks.row_windows import RowObjective, RowWindow
-from unrolled.tasks.run_folder import RunFolder
 from unrolled.tasks.text_run import TextRun
 from unrolled.tasks.text_task import Held, Parts, RowCorpus, Samples, TextTask, batches_of
-from unrolled.tasks.training_log import Display
 from unrolled.train.loop import Loss, Record
 
 
@@ -73,17 +71,34 @@ class MaskedObjective(RowObjective):
         device = model.text.device
         logits = model(units.to(device), asked.to(device), noise).float()
         wanted = wanted.to(device)
-        nats = cross_entropy(logits, wanted, reduction="sum")
-        smoothing = self.label_smoothing if self.training else 0.0
-        summed = nats if smoothing == 0 else cross_entropy(logits, wanted, reduction="sum", label_smoothing=smoothing)
-        return Loss(summed / max(len(wanted), 1), nats.detach() * window.counts, None)
+        summed, nats = smoothed_cross_entropy(logits, wanted, self.label_smoothing if self.training else 0.0)
+        return Loss(summed / max(len(wanted), 1), nats * window.counts, None)
 
 
-class MaskedTask(TextTask):
+class MaskedRun(TextRun):
+    """A trained masked language model with its vocabulary and its run folder."""
+
+    @torch.no_grad()
+    def evaluate(self, files: Sequence[Path | str] | Path | str | None = None, *, split: str = "valid") -> MaskedScores:
+        """Hide units of texts and see which of them are guessed.
+
+        Args:
+            files: plain text; a part of the run's own when `None`.
+            split: `valid` or `train`.
+
+        Returns:
+            Loss, perplexity and accuracy.
+        """
+        record = self.scored(files, split)
+        return MaskedScores(perplexity=math.exp(min(record["loss"], 700.0)), **record)
+
+
+class MaskedTask(TextTask[MaskedRun]):
     """How a masked language model is trained."""
 
     name = "masked-lm"
     settings = MaskedRunSettings
+    run = MaskedRun
 
     def read(self, settings: Any, files: Sequence[Path], *, train: bool) -> tuple[Samples, tuple[str, ...]]:
         """A text a line; see `TextTask.read`.
@@ -181,79 +196,9 @@ class MaskedTask(TextTask):
 
 
 MASKED = MaskedTask()
-
-
-class MaskedRun(TextRun):
-    """A trained masked language model with its vocabulary and its run folder."""
-
-    @torch.no_grad()
-    def evaluate(self, files: Sequence[Path | str] | Path | str | None = None, *, split: str = "valid") -> MaskedScores:
-        """Hide units of texts and see which of them are guessed.
-
-        Args:
-            files: plain text; a part of the run's own when `None`.
-            split: `valid` or `train`.
-
-        Returns:
-            Loss, perplexity and accuracy.
-        """
-        record = self.scored(files, split)
-        return MaskedScores(perplexity=math.exp(min(record["loss"], 700.0)), **record)
-
-
-def train_masked_language_model(
-    files: Sequence[Path | str] | Path | str,
-    *,
-    valid: Sequence[Path | str] | Path | str = (),
-    out: Path | str | None = None,
-    differences: Mapping[str, Any] | None = None,
-    init_from: Path | str | None = None,
-    display: Display | None = None,
-    trust: bool = False,
-) -> MaskedRun:
-    """Train a masked language model on plain text.
-
-    Args:
-        files: text files, a text a line; plain or `.gz`.
-        valid: to validate on; a tenth of the lines, drawn at random, when empty.
-        out: the run folder; a new one below `runs/` when `None`.
-        differences: nested options that differ from the defaults.
-        init_from: a run whose vocabulary and encoder this one begins from.
-        display: shows the training as it goes.
-        trust: allow the settings to import a class of your own.
-
-    Returns:
-        The run, with the best weights loaded.
-    """
-    path = MASKED.train(files, valid=valid, out=out, differences=differences, init_from=init_from, display=display, trust=trust)
-    return load_masked_language_model(path, trust=trust)
-
-
-def resume_masked_language_model(
-    path: Path | str, *, changes: Mapping[str, Any] | None = None, display: Display | None = None, trust: bool = False
-) -> MaskedRun:
-    """Go on with a training where its last checkpoint stands.
-
-    Args:
-        path: the run folder.
-        changes: nested options; only the end of the training, its surroundings, and what saves one that diverges may change.
-        display: shows the training as it goes.
-        trust: allow the settings to import a class of your own.
-
-    Returns:
-        The run, with the best weights loaded.
-    """
-    return load_masked_language_model(MASKED.resume(path, changes=changes, display=display, trust=trust), trust=trust)
-
-
-def load_masked_language_model(path: Path | str, *, trust: bool = False) -> MaskedRun:
-    """Open a run with its best weights.
-
-    Args:
-        path: the run folder.
-        trust: allow the run to import a class of its own.
-
-    Returns:
-        The run.
-    """
-    return MaskedRun(MASKED, RunFolder(Path(path)), trust=trust)
+train_masked_language_model = MASKED.train
+"""Train a masked language model on plain text, a text a line; see `TextTask.train`."""
+resume_masked_language_model = MASKED.resume
+"""Go on with a training where its last checkpoint stands; see `TextTask.resume`."""
+load_masked_language_model = MASKED.load
+"""Open a run with its best weights; see `TextTask.load`."""

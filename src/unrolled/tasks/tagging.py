@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +20,8 @@ from unrolled.data.tagged import TaggedForm, TaggedSentences, read_tagged
 from unrolled.models.tagger import Tagger
 from unrolled.tasks.labelling_objective import TaggedBatch, TaggingObjective
 from unrolled.tasks.labelling_settings import TaggingRunSettings
-from unrolled.tasks.run_folder import RunFolder
-from unrolled.tasks.text_run import TextRun
+from unrolled.tasks.text_run import TextRun, in_blocks
 from unrolled.tasks.text_task import Held, Parts, RowCorpus, Samples, TextTask, batches_of
-from unrolled.tasks.training_log import Display
 from unrolled.train.loop import Record
 
 
@@ -55,11 +53,90 @@ class TaggingScores(NamedTuple):
     """Precision, recall, F1 and number of the spans of each type."""
 
 
-class TaggingTask(TextTask):
+class TaggingRun(TextRun):
+    """A trained tagger with its vocabulary, its labels and its run folder."""
+
+    @torch.no_grad()
+    def tag(self, sentences: Sequence[Sequence[str] | str], *, n_best: int = 1) -> list[list[Tagging]]:
+        """Label the words of sentences.
+
+        Args:
+            sentences: words, or text that is cut at white space.
+            n_best: sequences of labels for each.
+
+        Returns:
+            The likeliest first; fewer than `n_best` where there are no more.
+
+        Raises:
+            ConfigurationError: more than one sequence of a model without a CRF.
+        """
+        if n_best > 1 and self.model.crf is None:
+            raise ConfigurationError("more than one sequence of labels needs a CRF, and this run has none (`model.crf=false`)")
+        texts = [sentence.split() if isinstance(sentence, str) else list(sentence) for sentence in sentences]
+        units = self.held.units.encode(texts)
+        rows = RowCorpus(units, units.lengths, lambda rows, epoch, among: None, np.arange(len(texts)))
+        found: list[list[Tagging]] = [[Tagging([], 1.0, [])] for _ in texts]
+        full = np.flatnonzero(units.lengths)
+        for batch in batches_of(rows, full, self.settings.train.evaluation_tokens):
+            for row, taggings in zip(
+                batch, self._tag_batch(self.model(units.collate(batch).to(self.model.text.device)), n_best), strict=True
+            ):
+                found[row] = taggings
+        return found
+
+    def _tag_batch(self, emissions: Padded, n_best: int) -> Iterator[list[Tagging]]:
+        assert self.held.labels is not None
+        names, crf = self.held.labels.names, self.model.crf
+        if crf is None:
+            by_label = emissions.data.float().softmax(-1)
+            paths, totals = by_label.argmax(-1).unsqueeze(1), None
+        else:
+            best = crf.n_best(emissions, n_best)
+            by_label, paths, totals = crf.marginals(emissions).float(), best.paths, best.log_probabilities.exp()
+        for row, length in enumerate(emissions.lengths.tolist()):
+            one = []
+            for place, path in enumerate(paths[row, :, :length]):
+                if length and int(path[0]) < 0:
+                    break  # there are no more sequences
+                single = by_label[row, torch.arange(length), path]
+                total = float(single.prod()) if totals is None else float(totals[row, place])
+                one.append(Tagging([names[i] for i in path.tolist()], total, single.tolist()))
+            yield one
+
+    def stream(self, lines: Iterable[str], *, n_best: int = 1, at_once: int = 512) -> Iterator[tuple[list[str], list[Tagging]]]:
+        """Label as many sentences as come.
+
+        Args:
+            lines: a sentence each, cut at white space.
+            n_best: sequences of labels for each.
+            at_once: lines that are read before the first is put out.
+
+        Yields:
+            The words of a sentence and its labels.
+        """
+        for block in in_blocks(lines, at_once):
+            sentences = [line.split() for line in block]
+            yield from zip(sentences, self.tag(sentences, n_best=n_best), strict=True)
+
+    def evaluate(self, files: Sequence[Path | str] | Path | str | None = None, *, split: str = "valid") -> TaggingScores:
+        """Score the tagger.
+
+        Args:
+            files: sentences with labels, in the form it was trained on; a part of the run's own when `None`.
+            split: `valid` or `train`.
+
+        Returns:
+            Loss, accuracy and, where labels are spans, F1.
+        """
+        return TaggingScores(**self.scored(files, split))
+
+
+class TaggingTask(TextTask[TaggingRun]):
     """How a tagger is trained."""
 
     name = "tagging"
     settings = TaggingRunSettings
+    run = TaggingRun
 
     def read(self, settings: Any, files: Sequence[Path], *, train: bool) -> tuple[Samples, tuple[str, ...]]:
         """Sentences and their labels; see `TextTask.read`.
@@ -186,91 +263,6 @@ class TaggingTask(TextTask):
         return figures | ({"criterion": 100 - best} if settings.train.best == "score" else {})
 
 
-TAGGING = TaggingTask()
-
-
-class TaggingRun(TextRun):
-    """A trained tagger with its vocabulary, its labels and its run folder."""
-
-    @torch.no_grad()
-    def tag(self, sentences: Sequence[Sequence[str] | str], *, n_best: int = 1) -> list[list[Tagging]]:
-        """Label the words of sentences.
-
-        Args:
-            sentences: words, or text that is cut at white space.
-            n_best: sequences of labels for each.
-
-        Returns:
-            The likeliest first; fewer than `n_best` where there are no more.
-
-        Raises:
-            ConfigurationError: more than one sequence of a model without a CRF.
-        """
-        if n_best > 1 and self.model.crf is None:
-            raise ConfigurationError("more than one sequence of labels needs a CRF, and this run has none (`model.crf=false`)")
-        texts = [sentence.split() if isinstance(sentence, str) else list(sentence) for sentence in sentences]
-        units = self.held.units.encode(texts)
-        rows = RowCorpus(units, units.lengths, lambda rows, epoch, among: None, np.arange(len(texts)))
-        found: list[list[Tagging]] = [[Tagging([], 1.0, [])] for _ in texts]
-        full = np.flatnonzero(units.lengths)
-        for batch in batches_of(rows, full, self.settings.train.evaluation_tokens):
-            for row, taggings in zip(
-                batch, self._tag_batch(self.model(units.collate(batch).to(self.model.text.device)), n_best), strict=True
-            ):
-                found[row] = taggings
-        return found
-
-    def _tag_batch(self, emissions: Padded, n_best: int) -> Iterator[list[Tagging]]:
-        assert self.held.labels is not None
-        names, crf = self.held.labels.names, self.model.crf
-        if crf is None:
-            by_label = emissions.data.float().softmax(-1)
-            paths, totals = by_label.argmax(-1).unsqueeze(1), None
-        else:
-            best = crf.n_best(emissions, n_best)
-            by_label, paths, totals = crf.marginals(emissions).float(), best.paths, best.log_probabilities.exp()
-        for row, length in enumerate(emissions.lengths.tolist()):
-            one = []
-            for place, path in enumerate(paths[row, :, :length]):
-                if length and int(path[0]) < 0:
-                    break  # there are no more sequences
-                single = by_label[row, torch.arange(length), path]
-                total = float(single.prod()) if totals is None else float(totals[row, place])
-                one.append(Tagging([names[i] for i in path.tolist()], total, single.tolist()))
-            yield one
-
-    def stream(self, lines: Iterable[str], *, n_best: int = 1, at_once: int = 512) -> Iterator[tuple[list[str], list[Tagging]]]:
-        """Label as many sentences as come.
-
-        Args:
-            lines: a sentence each, cut at white space.
-            n_best: sequences of labels for each.
-            at_once: lines that are read before the first is put out.
-
-        Yields:
-            The words of a sentence and its labels.
-        """
-        held: list[list[str]] = []
-        for line in lines:
-            held.append(line.split())
-            if len(held) == at_once:
-                yield from zip(held, self.tag(held, n_best=n_best), strict=True)
-                held = []
-        yield from zip(held, self.tag(held, n_best=n_best), strict=True)
-
-    def evaluate(self, files: Sequence[Path | str] | Path | str | None = None, *, split: str = "valid") -> TaggingScores:
-        """Score the tagger.
-
-        Args:
-            files: sentences with labels, in the form it was trained on; a part of the run's own when `None`.
-            split: `valid` or `train`.
-
-        Returns:
-            Loss, accuracy and, where labels are spans, F1.
-        """
-        return TaggingScores(**self.scored(files, split))
-
-
 def best_labels(model: Tagger, emissions: Padded) -> list[list[int]]:
     """The likeliest labels of each row.
 
@@ -319,59 +311,10 @@ def _place(found: Sequence[TaggedSentences], row: int) -> str:
     raise DataError(f"there is no sentence {row}")
 
 
-def train_tagging(
-    files: Sequence[Path | str] | Path | str,
-    *,
-    valid: Sequence[Path | str] | Path | str = (),
-    out: Path | str | None = None,
-    differences: Mapping[str, Any] | None = None,
-    init_from: Path | str | None = None,
-    display: Display | None = None,
-    trust: bool = False,
-) -> TaggingRun:
-    """Train a tagger on sentences with a label for each word.
-
-    Args:
-        files: CoNLL-U, columns, TSV or JSON lines; plain or `.gz`.
-        valid: to validate on; a tenth of `files`, drawn at random, when empty.
-        out: the run folder; a new one below `runs/` when `None`.
-        differences: nested options that differ from the defaults, such as `{"model": {"crf": False}}`.
-        init_from: a run whose vocabulary and encoder this one begins from.
-        display: shows the training as it goes.
-        trust: allow the settings to import a class of your own.
-
-    Returns:
-        The run, with the best weights loaded.
-    """
-    path = TAGGING.train(files, valid=valid, out=out, differences=differences, init_from=init_from, display=display, trust=trust)
-    return load_tagging(path, trust=trust)
-
-
-def resume_tagging(
-    path: Path | str, *, changes: Mapping[str, Any] | None = None, display: Display | None = None, trust: bool = False
-) -> TaggingRun:
-    """Go on with a training where its last checkpoint stands.
-
-    Args:
-        path: the run folder.
-        changes: nested options; only the end of the training, its surroundings, and what saves one that diverges may change.
-        display: shows the training as it goes.
-        trust: allow the settings to import a class of your own.
-
-    Returns:
-        The run, with the best weights loaded.
-    """
-    return load_tagging(TAGGING.resume(path, changes=changes, display=display, trust=trust), trust=trust)
-
-
-def load_tagging(path: Path | str, *, trust: bool = False) -> TaggingRun:
-    """Open a run with its best weights.
-
-    Args:
-        path: the run folder.
-        trust: allow the run to import a class of its own.
-
-    Returns:
-        The run.
-    """
-    return TaggingRun(TAGGING, RunFolder(Path(path)), trust=trust)
+TAGGING = TaggingTask()
+train_tagging = TAGGING.train
+"""Train a tagger on sentences with a label for each word: CoNLL-U, columns, TSV or JSON lines; see `TextTask.train`."""
+resume_tagging = TAGGING.resume
+"""Go on with a training where its last checkpoint stands; see `TextTask.resume`."""
+load_tagging = TAGGING.load
+"""Open a run with its best weights; see `TextTask.load`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class TextRun:
     evaluation_options = frozenset({"split"})
     """What `evaluate` takes besides files."""
 
-    def __init__(self, task: TextTask, folder: RunFolder, *, trust: bool = False) -> None:
+    def __init__(self, task: TextTask[Any], folder: RunFolder, *, trust: bool = False) -> None:
         """Open a run with its best weights.
 
         Args:
@@ -94,3 +95,18 @@ class TextRun:
             Run, status and the best figures.
         """
         return summary_of(self.folder)
+
+
+def in_blocks(lines: Iterable[str], count: int) -> Iterator[list[str]]:
+    """As many lines as come, some at a time.
+
+    Args:
+        lines: possibly without end.
+        count: lines of a block.
+
+    Yields:
+        Blocks; the last may be shorter.
+    """
+    rest = iter(lines)
+    while block := list(islice(rest, count)):
+        yield block

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,9 @@ SHUFFLE = 20_150_804
 
 EQUAL = 1e-3
 """Of evaluations with equal scores the one of the lower loss is the better."""
+
+
+Run = TypeVar("Run")
 
 
 class Samples(NamedTuple):
@@ -87,11 +90,13 @@ class Held(NamedTuple):
     labels: LabelSet | None
 
 
-class TextTask(ABC):
+class TextTask(ABC, Generic[Run]):
     """A task on texts: how its files are read, what its model is, and how it is scored."""
 
     name: ClassVar[str]
     """On the command line and in `run.json`."""
+    run: Callable[..., Run]
+    """What its trained model is to a person: made of the task and a run folder."""
     settings: ClassVar[type[Any]]
 
     @abstractmethod
@@ -342,11 +347,11 @@ class TextTask(ABC):
         init_from: Path | str | None = None,
         display: Display | None = None,
         trust: bool = False,
-    ) -> Path:
+    ) -> Run:
         """Train a new run.
 
         Args:
-            files: to train on.
+            files: in a form that the task reads; plain or `.gz`.
             valid: to validate on; a tenth of `files`, drawn at random, when empty.
             out: the run folder; a new one below `runs/` when `None`.
             differences: nested options that differ from the defaults.
@@ -355,7 +360,7 @@ class TextTask(ABC):
             trust: allow the settings to import a class of the user's own.
 
         Returns:
-            Where the run stands.
+            The run, with the best weights loaded.
         """
         paths = as_paths(files), as_paths(valid)
         start = None if init_from is None else read_start(init_from)
@@ -365,11 +370,11 @@ class TextTask(ABC):
             self.create_run(path, settings, paths, machine, group, display, start=start, trust=trust)
 
         stem = f"{self.name}-{paths[0][0].name.split('.')[0]}" if paths[0] else self.name
-        return train_new(self.kind(), settings, create, out=out, stem=stem, display=display, trust=trust)
+        return self.load(train_new(self.kind(), settings, create, out=out, stem=stem, display=display, trust=trust), trust=trust)
 
     def resume(
         self, path: Path | str, *, changes: Mapping[str, Any] | None = None, display: Display | None = None, trust: bool = False
-    ) -> Path:
+    ) -> Run:
         """Go on with a training where its last checkpoint stands.
 
         Args:
@@ -379,9 +384,21 @@ class TextTask(ABC):
             trust: allow the settings to import a class of the user's own.
 
         Returns:
-            The run folder.
+            The run, with the best weights loaded.
         """
-        return train_on(self.kind(), path, changes or {}, display=display, trust=trust)
+        return self.load(train_on(self.kind(), path, changes or {}, display=display, trust=trust), trust=trust)
+
+    def load(self, path: Path | str, *, trust: bool = False) -> Run:
+        """Open a run with its best weights.
+
+        Args:
+            path: the run folder.
+            trust: allow the run to import a class of its own.
+
+        Returns:
+            The run.
+        """
+        return self.run(self, RunFolder(Path(path)), trust=trust)
 
 
 def unseen(held: Held, rows: RowCorpus) -> list[str]:
