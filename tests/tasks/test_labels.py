@@ -210,6 +210,14 @@ def test_texts_with_several_labels(tmp_path: Path) -> None:
     assert set(both.labels) == {"colour", "form"}
     assert run.evaluate().confusion is None
 
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"text": "it is red", "label": ["colour"]}\n{"text": "it is round", "label": ["form", "never seen"]}\n')
+    found = run.evaluate(more)
+    assert (found.unseen, found.accuracy) == (1, 50)
+    assert found.micro_f1 == pytest.approx(100 * 2 * 2 / (2 * 2 + 1))  # one of three labels is missed
+    assert found.macro_f1 == pytest.approx(200 / 3)
+    assert set(found.classes) == {"colour", "form"}
+
 
 def test_rare_labels_count_more_where_that_is_asked_for() -> None:
     samples = Samples(["x"] * 10, [("a",)] * 8 + [("b",)] * 2)
@@ -224,7 +232,7 @@ def test_labels_that_training_never_saw_count_as_wrong(classified: tuple[Classif
     more = tmp_path / "more.csv"
     more.write_text(valid.read_text() + "a fine play,superb\n")
     found, before = run.evaluate(more), run.evaluate(valid)
-    assert found.sentences == 21
+    assert (found.sentences, found.unseen, before.unseen) == (21, 1, 0)
     assert found.accuracy == pytest.approx(before.accuracy * 20 / 21)
     assert found.loss == pytest.approx(before.loss)
 

@@ -57,6 +57,8 @@ def evaluate(
             print_scores(kinds, result[name])
     if result.get("confusion"):
         print_confusion(list(result["classes"]), result["confusion"])
+    if result.get("unseen"):
+        print(f"{result['unseen']:,} of them have labels that training never saw: they count as wrong, and not for the loss")
     for name in ("bleu_signature", "chrf_signature"):
         if result.get(name):
             print(f"{name.partition('_')[0]}: {result[name]}")

@@ -54,6 +54,8 @@ class ClassificationScores(NamedTuple):
     """Precision, recall, F1 and number of each label."""
     confusion: list[list[int]] | None = None
     """How often the label of the row was taken for that of the column, in the order of `classes`; none where texts may have several."""
+    unseen: int = 0
+    """Texts with a label that training never saw: they count as wrong, and not for the loss."""
 
 
 class ClassificationRun(TextRun):
@@ -250,8 +252,11 @@ def _one(gold: np.ndarray, logits: torch.Tensor, labels: LabelSet) -> Record:
 
 
 def _several(ids: list[np.ndarray], logits: torch.Tensor, labels: LabelSet) -> Record:
-    gold = indicator([one[one != UNSEEN].tolist() for one in ids], len(labels.names))
-    found = multi_label_scores(gold, (logits.sigmoid() >= LIKELY).numpy())
+    count = len(labels.names)
+    predicted = (logits.sigmoid() >= LIKELY).numpy()
+    if any((one == UNSEEN).any() for one in ids):  # all of them together are one more class, which is always missed
+        ids, predicted, count = [np.where(one == UNSEEN, count, one) for one in ids], np.pad(predicted, ((0, 0), (0, 1))), count + 1
+    found = multi_label_scores(indicator([one.tolist() for one in ids], count), predicted)
     return {
         "accuracy": 100 * found.exact,
         "macro_f1": 100 * found.macro.f1,
@@ -263,7 +268,7 @@ def _several(ids: list[np.ndarray], logits: torch.Tensor, labels: LabelSet) -> R
 def _by_class(labels: LabelSet, scores: Sequence[Any]) -> dict[str, Any]:
     return {
         name: [100 * score.precision, 100 * score.recall, 100 * score.f1, score.support]
-        for name, score in zip(labels.names, scores, strict=True)
+        for name, score in zip(labels.names, scores, strict=False)
     }
 
 

@@ -51,6 +51,8 @@ class TaggingScores(NamedTuple):
     recall: float | None = None
     types: dict[str, Any] | None = None
     """Precision, recall, F1 and number of the spans of each type."""
+    unseen: int = 0
+    """Sentences with a label that training never saw: they count as wrong, and not for the loss."""
 
 
 class TaggingRun(TextRun):

@@ -80,13 +80,14 @@ class TextRun:
             split: which part, `valid` or `train`.
 
         Returns:
-            `sentences`, `symbols`, `loss` and the figures of the task.
+            `sentences`, `symbols`, `loss` and the figures of the task; `unseen` where there are labels.
         """
         samples = self.samples(files, split)
         rows = self.task.make_rows(self.settings, samples, self.held, train=False)
         objective = self.task.make_objective(self.settings, self.model, samples, self.held).eval()
         record = self.task.evaluate(objective, samples, rows, self.settings, self.held)
-        return {name: value for name, value in record.items() if name != "criterion"}
+        missed = {} if self.held.labels is None else {"unseen": len(rows.lengths) - len(rows.known)}
+        return {name: value for name, value in record.items() if name != "criterion"} | missed
 
     def summary(self) -> dict[str, Any]:
         """How the training ended.
