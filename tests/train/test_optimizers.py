@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from unrolled.train.checkpoint import optimizer_tensors, restore_optimizer
-from unrolled.train.optimizers import Average, LazyAdamW, build_optimizer, clip
+from unrolled.train.optimizers import Average, LazyAdamW, Thawing, build_optimizer, clip
 from unrolled.train.schedule import count_plateaus, rate_share
 from unrolled.train.settings import OptimizerSettings, ScheduleSettings, TrainSettings
 
@@ -202,3 +202,22 @@ def test_sparse_gradients_are_clipped_as_dense_ones() -> None:
     found = [clip([table], TrainSettings(clip_norm=0.7, clip_value=4.0)) for table in (sparse, dense)]
     assert [x.item() for x in found[0]] == pytest.approx([x.item() for x in found[1]])
     torch.testing.assert_close(sparse.grad.to_dense(), dense.grad)
+
+
+def test_deeper_layers_are_slower_and_thaw_later() -> None:
+    thawing = Thawing({"readout": 0, "upper": 1, "lower": 2}, layer_rate=0.5, unfreeze=0.8)
+    assert [thawing.share(depth, 0.0) for depth in range(3)] == [1, 0, 0]
+    assert [thawing.share(depth, 0.5) for depth in range(3)] == [1, 0.5, 0]  # the upper one begins at 0.4
+    assert [thawing.share(depth, 0.8) for depth in range(3)] == [1, 0.5, 0.25]
+
+
+def test_every_depth_has_a_group_of_its_own() -> None:
+    model = nn.ModuleDict({"lower": nn.Linear(2, 3), "readout": nn.Linear(3, 1)})
+    depths = {name: int(name.startswith("lower")) for name, _ in model.named_parameters()}
+    groups = build_optimizer(model, OptimizerSettings(weight_decay=0.1), Thawing(depths)).param_groups
+    assert [(g["depth"], g["weight_decay"], [tuple(p.shape) for p in g["params"]]) for g in groups] == [
+        (0, 0.1, [(1, 3)]),
+        (0, 0.0, [(1,)]),
+        (1, 0.1, [(3, 2)]),
+        (1, 0.0, [(3,)]),
+    ]
