@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,24 @@ def test_labels_that_training_never_saw_count_as_wrong(classified: tuple[Classif
     assert (found.sentences, found.unseen, before.unseen) == (21, 1, 0)
     assert found.accuracy == pytest.approx(before.accuracy * 20 / 21)
     assert found.loss == pytest.approx(before.loss)
+
+
+def test_of_equal_scores_the_one_with_the_lower_loss_is_the_better(classified: tuple[ClassificationRun, Path]) -> None:
+    run, valid = classified
+    samples = run.samples(valid, "valid")
+    rows = run.task.make_rows(run.settings, samples, run.held, train=False)
+    model = deepcopy(run.model)
+    found = []
+    for _ in range(2):
+        objective = run.task.make_objective(run.settings, model, samples, run.held).eval()
+        found.append(run.task.evaluate(objective, samples, rows, run.settings, run.held))
+        with torch.no_grad():
+            model.readout.weight *= 0.5
+            model.readout.bias *= 0.5
+    sure, unsure = found
+    assert sure["accuracy"] == unsure["accuracy"]
+    assert sure["loss"] < unsure["loss"]
+    assert sure["criterion"] < unsure["criterion"]
 
 
 # --- What all have in common --------------------------------------------------------------------------------------------
