@@ -42,12 +42,14 @@ def format_of(file: str, given: str | None, known: Iterable[str], endings: Mappi
     known = tuple(known)
     if given is not None:
         if given not in known:
-            raise ConfigurationError(f"`format` must be one of {_listed(known)}, got `{given}`; {nearest(given, known)}")
+            raise ConfigurationError(f"`data.format` must be one of {_listed(known)}, got `{given}`; {nearest(given, known)}")
         return given
     name = file.lower().removesuffix(".gz")
     found = next((end for end in endings if name.endswith(end)), None)
     if found is None:
-        raise DataError(f"`{file}` must end in {_listed(endings)} (or that and `.gz`); try naming its `format`: {_listed(known)}")
+        raise DataError(
+            f"`{file}` must end in {_listed(endings)} (or that and `.gz`); try naming its form (`data.format`): {_listed(known)}"
+        )
     return endings[found]
 
 

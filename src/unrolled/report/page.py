@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from unrolled.core.errors import RunError
 from unrolled.core.files import write_text
-from unrolled.report import wording
+from unrolled.report import labels, wording
 from unrolled.report.curves import curves
 from unrolled.report.reading import RunData, read_run
 
@@ -20,6 +20,9 @@ SMALL_CHARTS = (
     ("gradient_norm", "gradient norm, before clipping"),
     ("tokens_per_second", "tokens a second"),
 )
+
+SAMPLED = ("lm", "translation", None)
+"""Tasks whose runs draw samples at every stage."""
 
 
 def write_report(run: Path) -> Path:
@@ -64,6 +67,9 @@ def render(run: RunData) -> str:
         small_charts=[(name, title) for name, title in SMALL_CHARTS if drawn[name]],
         measures=wording.measures(run),
         evaluations=wording.evaluations(run),
+        scores=labels.scores(run),
+        confusion=labels.confusion(run),
+        sampled=run.facts.get("task") in SAMPLED,
         stages=wording.stages(run.samples),
         tables=wording.tables(run),
     )

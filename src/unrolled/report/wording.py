@@ -119,7 +119,13 @@ def best(valid: list[Record]) -> Record | None:
         The line, or `None` where no loss is a number.
     """
     scored = [line for line in valid if number(line, "loss") is not None]
-    return min(scored, key=lambda line: number(line, "criterion") or number(line, "loss") or 0.0, default=None)
+    return min(scored, key=_judged, default=None)
+
+
+def _judged(line: Record) -> float:
+    found = number(line, "criterion")
+    found = number(line, "loss") if found is None else found
+    return 0.0 if found is None else found
 
 
 def figures(run: RunData) -> list[Figure]:

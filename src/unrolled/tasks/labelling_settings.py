@@ -92,7 +92,11 @@ class TaggingDataSettings(UnitSettings):
     """How files are read: `conllu`, `columns`, `tsv` or `jsonl`; by their names when not given."""
     column: str | None = None
     """The column of the label: a name of CoNLL-U (`upos`), a number, or a key; the usual one of the format when not given."""
-    scheme: Literal["auto", "bio", "iob1", "bioes", "none"] = "auto"
+    words: str = "tokens"
+    """JSON lines: the key of the words."""
+    encoding: str = "utf-8"
+    """How the bytes of files stand for characters."""
+    scheme: Literal["auto", "bio", "iob1", "bioes", "bilou", "none"] = "auto"
     """How labels stand for spans; `auto` finds out, `none` takes every label by itself."""
 
 
@@ -115,6 +119,10 @@ class ClassificationDataSettings(UnitSettings):
     """The column or key of the text."""
     label: str = "label"
     """The column or key of the label."""
+    id: str = "id"
+    """The column or key of an id, which may be missing; ids that stand twice are told."""
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    """CSV: what stands between the cells of a row."""
     separator: str | None = None
     """What stands between the labels of a text that may have several; a list in JSON lines needs none."""
     several: bool | None = None
