@@ -79,8 +79,8 @@ def test_columns_delimiter_and_encoding_can_be_said(tmp_path: Path) -> None:
     assert "must be UTF-8, got byte 0xe8 at byte 16, line 2" in refusal(path)
     unknown = refusal(path, TextForm(text="revew", delimiter=";", encoding="latin-1"))
     assert "`revew` among them (option `data.text`), got others; did you mean `review`?" in unknown
-    assert "(option `label`)" in refusal(path, TextForm(text="review", label="x", delimiter=";", encoding="latin-1"))
-    assert "try `delimiter` `;`" in refusal(path, TextForm(encoding="latin-1"))
+    assert "(option `data.label`)" in refusal(path, TextForm(text="review", label="x", delimiter=";", encoding="latin-1"))
+    assert "try `data.delimiter=;`" in refusal(path, TextForm(encoding="latin-1"))
     with pytest.raises(ConfigurationError, match="`delimiter` must be one character, got `;;`"):
         read_texts(path, TextForm(delimiter=";;"))
 
