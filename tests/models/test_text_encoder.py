@@ -130,6 +130,9 @@ def test_depths_count_from_the_read_out(kind: str) -> None:
     }[kind]
     assert {depth for name, depth in found.items() if name.startswith(f"text.encoder.{first}")} == {3}
     assert {depth for name, depth in found.items() if name.startswith(f"text.encoder.{last}")} == {1}
+    assert {depth for name, depth in found.items() if name.startswith("text.encoder.stack.norm")} == (
+        {1} if kind == "transformer" else set()
+    )
 
 
 def test_masks_do_not_depend_on_how_many_processes_share_a_batch() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from unrolled.core.errors import DataError
+from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded
 from unrolled.core.settings import resolve
 from unrolled.data.labels import LabelSet
@@ -19,6 +20,7 @@ from unrolled.tasks.classification import CLASSIFICATION
 from unrolled.tasks.labelling_objective import ClassificationObjective, LabelledBatch, TaggedBatch, TaggingObjective
 from unrolled.tasks.labelling_settings import ClassificationDataSettings, MaskedRunSettings, TaggingDataSettings, TaggingRunSettings
 from unrolled.tasks.masked_language_model import MASKED
+from unrolled.tasks.row_windows import RowWindow
 from unrolled.tasks.tagging import TAGGING
 from unrolled.tasks.text_task import Held, Parts, Samples, standing_twice
 
@@ -183,3 +185,18 @@ def test_the_same_units_are_asked_for_whatever_the_seed_of_a_run(tmp_path: Path)
         asked.append((valid.collate(valid.known, 0, None).asked, train.collate(train.known, 0, None).asked))
     assert torch.equal(asked[0][0], asked[1][0])
     assert not torch.equal(asked[0][1], asked[1][1])
+
+
+def test_hidden_units_are_smoothed_in_training_alone() -> None:
+    samples = Samples([" ".join("abcdefgh") for _ in range(4)], [None] * 4)
+    held = Held(train_units("words", samples.texts, min_count=1), None)
+    settings = resolve(MaskedRunSettings, {"model": {"hidden_size": 8}, "train": {"label_smoothing": 0.3}})
+    model = MASKED.make_model(settings, held, trust=False).eval()  # without dropout
+    rows = MASKED.make_rows(settings, samples, held, train=False)
+    window = RowWindow(rows.collate(rows.known, 0, None), 0, 4)
+    objective = MASKED.make_objective(settings, model, samples, held)
+    nats = -model(window.batch.units, window.batch.asked).float().log_softmax(1)
+    own = nats.gather(1, window.batch.wanted.unsqueeze(1)).mean()
+    for training, expected in ((True, 0.7 * own + 0.3 * nats.mean()), (False, own)):
+        objective.training = training
+        assert objective(window, None, Noise()).objective.item() == pytest.approx(expected.item(), rel=1e-4)
