@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from unrolled.kernels.graph import Unsupported
+
 aten = torch.ops.aten
 
 
@@ -32,7 +34,9 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     ]
     # What only moves columns is translated as it is.
     as_it_is = {aten.roll, aten.select_scatter, aten.split, aten.stack, aten.unbind, aten.zeros, aten.ones, aten.zeros_like, aten.ones_like}
-    table = {operation: way for operation, way in _core_aten_decompositions_post_autograd().items() if operation.overloadpacket not in as_it_is}
+    table = {
+        operation: way for operation, way in _core_aten_decompositions_post_autograd().items() if operation.overloadpacket not in as_it_is
+    }
     return {**table, **get_decompositions(apart), **OWN}
 
 
@@ -50,10 +54,15 @@ class PlainProducts(TorchFunctionMode):
 
         Returns:
             Its result.
+
+        Raises:
+            Unsupported: a call of which nothing is seen below.
         """
         if func in PRODUCTS and not kwargs and isinstance(args[0], Tensor) and args[0].dim() > 2 and args[1].dim() == 2:
             parts = [func(part, *args[1:]) for part in args[0].flatten(1, -2).unbind(1)]
             return torch.stack(parts, 1).unflatten(1, args[0].shape[1:-1])
+        if func == Tensor.data.__set__:  # type: ignore[attr-defined]
+            raise Unsupported("an assignment to `data`")
         if func in (torch.cumsum, Tensor.cumsum) and args[0].dim() == 2 and (args[1:] or (kwargs or {}).get("dim")) in ((1,), (-1,), 1, -1):
             return args[0] @ args[0].new_ones(args[0].shape[1], args[0].shape[1]).triu()
         return func(*args, **(kwargs or {}))
@@ -195,9 +204,7 @@ def _reversed_difference(x: Tensor, other: Any, alpha: float = 1) -> Tensor:
     return torch.sub(other, x, alpha=alpha)
 
 
-def _layer_norm(
-    x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _layer_norm(x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     inner = list(range(x.dim() - len(shape), x.dim()))
     if list(x.shape[inner[0] :]) != list(shape):
         raise RuntimeError(f"layer norm over {list(shape)} of {list(x.shape)}")

@@ -183,7 +183,9 @@ class Tracer:
         nodes = tuple(_straight(term) for term in terms)
         if any(node.kind is Kind.SHARED for node in nodes):
             raise Unsupported("a result without a batch")
-        return Forward(self.leaves, nodes[:count], tuple(term.shape[1:] for term in terms[:count]), nodes[count:], map_state(_nothing, trees[0]))
+        return Forward(
+            self.leaves, nodes[:count], tuple(term.shape[1:] for term in terms[:count]), nodes[count:], map_state(_nothing, trees[0])
+        )
 
     def _terms(self, batch: int) -> list[Term]:
         shapes = [leaf.shape if leaf.role is Role.PARAMETER else (batch, *leaf.shape) for leaf in self.structure.leaves]
