@@ -148,11 +148,11 @@ def _written_below(a: Tensor) -> Tensor:
     return seen
 
 
-@torch.no_grad()
 def _written_beside(a: Tensor) -> Tensor:
-    first, second = a * 2, a * 3
-    torch.add(first, 1, out=second)
-    return first + second
+    with torch.no_grad():
+        first, second = a * 2, a * 3
+        torch.add(first, 1, out=second)
+        return first + second
 
 
 def _replaced(a: Tensor) -> Tensor:

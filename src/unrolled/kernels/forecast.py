@@ -7,7 +7,6 @@ a second; the functions of single elements, products and sums need no more than 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
 from typing import Any
 
 import torch

@@ -52,7 +52,7 @@ class Sketch(Tensor):
     constant: Tensor | None
     """The elements, where they are known: a `torch.tensor` of numbers."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, meta: Tensor, term: Term, memory: Memory, device: torch.device, *, own: bool = False) -> Sketch:
@@ -75,7 +75,7 @@ class Sketch(Tensor):
         return self
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Only where no trace is made any more.
 
         Args:
@@ -89,7 +89,7 @@ class Sketch(Tensor):
         """
         raise RuntimeError(f"`{operation_name(func)}` of a tensor that a step kept while it was traced, which has no elements")
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         """Without elements.
 
         Args:
