@@ -24,7 +24,12 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         Functions by operation.
     """
     # Imported here: it takes a while, which only those wait for who trace.
-    from torch._decomp import _core_aten_decompositions_post_autograd, get_decompositions
+    from torch._decomp import get_decompositions
+
+    try:
+        from torch._decomp import _core_aten_decompositions_post_autograd as core_table
+    except ImportError:  # another version of torch: the same, and a slow import with it
+        from torch._decomp import core_aten_decompositions as core_table
 
     apart = [
         *(aten.native_layer_norm, aten.native_layer_norm_backward, aten.native_group_norm, aten.native_group_norm_backward),
@@ -34,9 +39,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     ]
     # What only moves columns is translated as it is.
     as_it_is = {aten.roll, aten.select_scatter, aten.split, aten.stack, aten.unbind, aten.zeros, aten.ones, aten.zeros_like, aten.ones_like}
-    table = {
-        operation: way for operation, way in _core_aten_decompositions_post_autograd().items() if operation.overloadpacket not in as_it_is
-    }
+    table = {operation: way for operation, way in core_table().items() if operation.overloadpacket not in as_it_is}
     return {**table, **get_decompositions(apart), **OWN}
 
 

@@ -11,18 +11,15 @@ from unrolled.core.errors import RunError
 from unrolled.core.files import write_text
 from unrolled.report import labels, wording
 from unrolled.report.curves import curves
-from unrolled.report.reading import RunData, read_run
+from unrolled.report.reading import SAMPLED, RunData, read_run
 
 TEMPLATES = Path(__file__).parent / "templates"
 SMALL_CHARTS = (
     ("bleu", "BLEU of validation sentences, greedy"),
     ("learning_rate", "learning rate"),
     ("gradient_norm", "gradient norm, before clipping"),
-    ("tokens_per_second", "tokens a second"),
+    ("tokens_per_second", "speed, a second"),
 )
-
-SAMPLED = ("lm", "translation", None)
-"""Tasks whose runs draw samples at every stage."""
 
 
 def write_report(run: Path) -> Path:
@@ -65,6 +62,7 @@ def render(run: RunData) -> str:
         figures=wording.figures(run),
         curves=drawn,
         small_charts=[(name, title) for name, title in SMALL_CHARTS if drawn[name]],
+        unit=wording.unit(run),
         measures=wording.measures(run),
         evaluations=wording.evaluations(run),
         scores=labels.scores(run),
