@@ -39,7 +39,8 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     ]
     # What only moves columns is translated as it is.
     as_it_is = {aten.roll, aten.select_scatter, aten.split, aten.stack, aten.unbind, aten.zeros, aten.ones, aten.zeros_like, aten.ones_like}
-    table = {operation: way for operation, way in core_table().items() if operation.overloadpacket not in as_it_is}
+    known: dict[Any, Callable[..., Any]] = dict(core_table())
+    table = {operation: way for operation, way in known.items() if operation.overloadpacket not in as_it_is}
     return {**table, **get_decompositions(apart), **OWN}
 
 

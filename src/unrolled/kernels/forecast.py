@@ -32,8 +32,8 @@ def forecast(name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -
 
 def _empty(shape: Sequence[int], dtype: torch.dtype, like: Sequence[Tensor] = ()) -> Tensor:
     """Lying in memory as the first tensor of that shape does, if it fills its memory, and else in order."""
-    strides = next((one.stride() for one in like if one.shape == torch.Size(shape) and _fills_memory(one)), None)
-    strides = strides or [torch.Size(shape[axis + 1 :]).numel() for axis in range(len(shape))]
+    in_order = tuple(torch.Size(shape[axis + 1 :]).numel() for axis in range(len(shape)))
+    strides = next((one.stride() for one in like if one.shape == torch.Size(shape) and _fills_memory(one)), in_order)
     return torch.empty_strided(shape, strides, dtype=dtype, device="meta")
 
 

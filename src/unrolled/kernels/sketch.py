@@ -52,7 +52,7 @@ class Sketch(Tensor):
     constant: Tensor | None
     """The elements, where they are known: a `torch.tensor` of numbers."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, meta: Tensor, term: Term, memory: Memory, device: torch.device, *, own: bool = False) -> Sketch:
@@ -68,7 +68,7 @@ class Sketch(Tensor):
         Returns:
             The sketch.
         """
-        self: Sketch = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        self: Sketch = Tensor._make_wrapper_subclass(
             cls, meta.shape, strides=meta.stride(), storage_offset=meta.storage_offset(), dtype=meta.dtype, device=device
         )
         self.meta, self.term, self.memory, self.version, self.own, self.constant = meta, term, memory, memory.version, own, None
