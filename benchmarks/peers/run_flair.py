@@ -7,6 +7,7 @@ What is made: `{"train": FILE, "words": …, "characters": …, "spelling": …,
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import tempfile
 from collections import Counter
@@ -29,6 +30,7 @@ from flair.trainers.plugins import TrainerPlugin
 from metered import Meter
 
 LABEL = "upos"
+logging.getLogger("flair").handlers.clear()  # it logs to the standard output, which is for answers
 
 
 def read(path: str) -> list[dict[str, Any]]:
