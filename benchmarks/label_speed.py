@@ -84,7 +84,9 @@ def ask_ours(name: str, files: dict[str, str], options: argparse.Namespace) -> d
     return {"train": files["train"], "predict": files["test"], "run": str(run), "differences": OURS[name], "batch": batch}
 
 
-def start(part: str, threads: int, files: dict[str, str], options: argparse.Namespace) -> tuple[dict[str, Worker], dict[str, dict[str, Any]]]:
+def start(
+    part: str, threads: int, files: dict[str, str], options: argparse.Namespace
+) -> tuple[dict[str, Worker], dict[str, dict[str, Any]]]:
     """The processes of a part, ready, and what they tell of themselves."""
     words = ["train"] if part == "training" else []
     workers, told = {}, {}
@@ -150,7 +152,9 @@ def measure(part: str, threads: int, files: dict[str, str], options: argparse.Na
     for name, row in rows.items():
         facts = {key: value for key, value in told[name.partition(",")[0]].items() if key in ("parameters", "precision")}
         row |= {"precision": "fp32", **facts, "times_flair": round(row["median"] / rows["flair"]["median"], 2)}
-        print(f"{part}, {threads} threads, {name}: {row['median']:,} words/s, {row['times_flair']} × flair, {row['parameters']:,} parameters")
+        print(
+            f"{part}, {threads} threads, {name}: {row['median']:,} words/s, {row['times_flair']} × flair, {row['parameters']:,} parameters"
+        )
     sys.stdout.flush()
     return {"part": part, "machine": describe_machine() | {"threads": threads}, "systems": rows}
 

@@ -133,9 +133,7 @@ def gradient_norms(reader: Reader, digits: Digits) -> dict[str, list[float]]:
     watched = sorted({round(last * place / (POINTS - 1)) for place in range(POINTS)})
     norms: dict[str, list[float]] = {"t": [(t + 1) / len(states) for t in watched]}
     for name in state._fields:
-        # Only the last cell state of an LSTM is never read by a later step other than through h.
-        gradients = [getattr(states[t], name).grad for t in watched]
-        norms[name] = [0.0 if gradient is None else float(gradient.norm(dim=1).mean()) for gradient in gradients]
+        norms[name] = [float(getattr(states[t], name).grad.norm(dim=1).mean()) for t in watched]
     return norms
 
 
@@ -206,48 +204,48 @@ LEAST, MOST = -12, 2
 """Powers of ten that are drawn."""
 
 
+WIDTH, HEIGHT, TOP, BOTTOM, LEFT, GAP = 640, 330, 60, 44, 52, 34
+PANEL = (WIDTH - LEFT - 16 - GAP) / 2
+
+
+def place(panel: int, x: float, y: float) -> tuple[float, float]:
+    """Where a point of a panel is drawn; `y` is a power of ten."""
+    return LEFT + panel * (PANEL + GAP) + PANEL * x, TOP + (HEIGHT - BOTTOM - TOP) * (MOST - min(y, MOST)) / (MOST - LEAST)
+
+
+def axes(panel: int, name: str) -> Iterator[str]:
+    for y in range(LEAST, MOST + 1, 2):
+        (x1, at), (x2, _) = place(panel, 0, y), place(panel, 1, y)
+        yield f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="{at:.1f}" y2="{at:.1f}" stroke="#8884"/>'
+        if panel == 0:
+            yield f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">10<tspan dy="-5" font-size="9">{y}</tspan></text>'
+    for x in (0, 0.5, 1):
+        step = round(x * READINGS[name].steps) or 1
+        yield f'<text x="{place(panel, x, 0)[0]:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{step}</text>'
+    yield f'<text x="{place(panel, 0.5, 0)[0]:.1f}" y="{HEIGHT - 4}" text-anchor="middle">step, by {name}</text>'
+
+
+def curves(panel: int, row: dict[str, Any]) -> Iterator[str]:
+    for when, dashes in (("start", ' stroke-dasharray="5 4"'), ("end", "")):
+        norms = row["gradient"][when]
+        ys = [math.log10(max(y / norms["h"][-1], 1e-300)) for y in norms["h"]]
+        # A curve that leaves the picture ends there.
+        points = [place(panel, x, y) for x, y in zip(norms["t"], ys, strict=True) if y > LEAST]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        yield f'<polyline points="{line}" fill="none" stroke="{COLOURS[row["model"]]}" stroke-width="2.2"{dashes}/>'
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Norms of gradients by time, relative to the last step: a panel a reading, a line a cell, as one SVG."""
-    width, height, top, bottom, left, gap = 640, 330, 60, 44, 52, 34
-    panel = (width - left - 16 - gap) / 2
-
-    def place(number: int, x: float, y: float) -> tuple[float, float]:
-        inside = min(max(y, LEAST), MOST)
-        return left + number * (panel + gap) + panel * x, top + (height - bottom - top) * (MOST - inside) / (MOST - LEAST)
-
-    def axes(number: int, name: str) -> Iterator[str]:
-        for y in range(LEAST, MOST + 1, 2):
-            (x1, at), (x2, _) = place(number, 0, y), place(number, 1, y)
-            yield f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="{at:.1f}" y2="{at:.1f}" stroke="#8884"/>'
-            if number == 0:
-                yield f'<text x="{left - 8}" y="{at + 4:.1f}" text-anchor="end">10<tspan dy="-5" font-size="9">{y}</tspan></text>'
-        for x in (0, 0.5, 1):
-            step = f"{round(x * READINGS[name].steps) or 1}"
-            yield f'<text x="{place(number, x, 0)[0]:.1f}" y="{height - bottom + 20}" text-anchor="middle">{step}</text>'
-        yield f'<text x="{place(number, 0.5, 0)[0]:.1f}" y="{height - 4}" text-anchor="middle">step, {name}</text>'
-
-    def curves(number: int, row: dict[str, Any]) -> Iterator[str]:
-        for when, dashes in (("start", ' stroke-dasharray="5 4"'), ("end", "")):
-            norms = row["gradient"][when]
-            ys = [math.log10(max(y / norms["h"][-1], 1e-300)) for y in norms["h"]]
-            # A curve that leaves the picture ends at its edge.
-            points = [place(number, x, y) for x, y in zip(norms["t"], ys, strict=True) if y > LEAST]
-            line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-            yield f'<polyline points="{line}" fill="none" stroke="{COLOURS[row["model"]]}" stroke-width="2.2"{dashes}/>'
-
-    def lines() -> Iterator[str]:
-        for number, name in enumerate(READINGS):
-            yield from axes(number, name)
-            for row in rows:
-                if row["reading"] == name:
-                    yield from curves(number, row)
-        yield '<text x="8" y="16">norm of d loss / d h at a step, as a share of that at the last one (dashed: before training)</text>'
-        for number, (model, label) in enumerate(MODELS.items()):
-            x = left + 150 * number
-            yield f'<rect x="{x}" y="32" width="12" height="4" fill="{COLOURS[model]}"/><text x="{x + 18}" y="38">{label}</text>'
-
-    body = "\n".join(lines())
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="Gradients by time"'
+    lines = ['<text x="8" y="16">norm of d loss / d h at a step, as a share of that at the last step (dashed: before training)</text>']
+    for number, (model, label) in enumerate(MODELS.items()):
+        x = LEFT + 150 * number
+        lines.append(f'<rect x="{x}" y="32" width="12" height="4" fill="{COLOURS[model]}"/><text x="{x + 18}" y="38">{label}</text>')
+    for panel, name in enumerate(READINGS):
+        lines += axes(panel, name)
+        lines += [line for row in rows if row["reading"] == name for line in curves(panel, row)]
+    body = "\n".join(lines)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Norms of gradients by step"'
     path.parent.mkdir(exist_ok=True)
     path.write_text(f'{head} font-family="sans-serif" font-size="12" fill="#888">\n{body}\n</svg>\n', encoding="utf-8")
 

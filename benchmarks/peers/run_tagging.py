@@ -63,9 +63,7 @@ def train() -> None:
     task = BySentences(asked["batch"]) if asked["batch"] else TaggingTask()
     without_end = {"train": {"evaluations": 0, "epochs": 1000, "threads": threads}}
     with tempfile.TemporaryDirectory() as folder:
-        task.train(
-            asked["train"], out=Path(folder) / "run", differences=merge(asked["differences"], without_end), display=Metered(meter)
-        )
+        task.train(asked["train"], out=Path(folder) / "run", differences=merge(asked["differences"], without_end), display=Metered(meter))
 
 
 def make(asked: dict[str, Any]) -> tuple[Works, dict[str, Any]]:

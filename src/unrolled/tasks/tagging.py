@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -228,15 +229,16 @@ class TaggingRun(TextRun):
             paths, totals = by_label.argmax(-1).unsqueeze(1), None
         else:
             best = crf.n_best(emissions, n_best)
-            by_label, paths, totals = crf.marginals(emissions).float(), best.paths, best.log_probabilities.exp()
-        for row, length in enumerate(emissions.lengths.tolist()):
+            by_label, paths, totals = crf.marginals(emissions).float(), best.paths, best.log_probabilities.exp().tolist()
+        singles = by_label.gather(2, paths.clamp(min=0).transpose(1, 2)).transpose(1, 2).tolist()
+        for row, (length, some) in enumerate(zip(emissions.lengths.tolist(), paths.tolist(), strict=True)):
             one = []
-            for place, path in enumerate(paths[row, :, :length]):
-                if length and int(path[0]) < 0:
+            for place, path in enumerate(some):
+                if length and path[0] < 0:
                     break  # there are no more sequences
-                single = by_label[row, torch.arange(length), path]
-                total = float(single.prod()) if totals is None else float(totals[row, place])
-                one.append(Tagging([names[i] for i in path.tolist()], total, single.tolist()))
+                single = singles[row][place][:length]
+                total = math.prod(single) if totals is None else totals[row][place]
+                one.append(Tagging([names[i] for i in path[:length]], total, single))
             yield one
 
     def stream(self, lines: Iterable[str], *, n_best: int = 1, at_once: int = 512) -> Iterator[tuple[list[str], list[Tagging]]]:

@@ -13,7 +13,6 @@ from unrolled.nn.cells.vendor import MOST_RUNS, run_kernel
 from unrolled.nn.exchange import read_layer, write_layer
 from unrolled.nn.start import shift_bias, start_input, start_recurrent
 
-
 CLOSED = -1e4
 """What a gate sees that shall be zero, to the last bit and in its gradient, whatever else it sees."""
 
