@@ -5,7 +5,8 @@
 FOLDER holds the four `.gz` files of MNIST. A digit is read by rows (28 steps of 28 inputs) or by pixels (784 steps of one input) by a cell of the
 package under `Recurrence`; the last state chooses one of 10 classes. All cells have 128 units and, for each reading, the same minutes of training
 (3 for rows, 12 for pixels; scoring not counted), batch, optimiser and clipping. The last 5,000 digits of the training part validate; the test
-part is read once, with the weights that validated best.
+part is read once, with the weights that validated best. The gates of GRU and LSTM begin with biases for spans up to the length of a digit: without
+them an LSTM had learnt nothing from pixels after 250 updates, with them 0.2 nats.
 
 `gradient`: how much the state at each of some steps can still change the loss: the norm of d loss / d h_t of one digit, the mean over some hundred
 of them, in double precision by the plain loop, before the first update (`start`) and with the weights that are tested (`end`).
@@ -32,7 +33,7 @@ from machine import RESULTS, describe_machine
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from unrolled.nn.cells import CELLS
+from unrolled.nn.cells import CELLS, GRU, LSTM
 from unrolled.nn.recurrence import Recurrence
 from unrolled.train.optimizers import build_optimizer
 from unrolled.train.schedule import rate_share
@@ -49,7 +50,7 @@ class Reading(NamedTuple):
     learning_rate: float
 
 
-READINGS = {"rows": Reading(28, 28, 3.0, 64, 2e-3), "pixels": Reading(784, 1, 12.0, 32, 1e-3)}
+READINGS = {"rows": Reading(28, 28, 3.0, 64, 2e-3), "pixels": Reading(784, 1, 12.0, 32, 2e-3)}
 MODELS = {"gru": "published GRU", "lstm": "LSTM", "elman": "Elman (tanh)"}
 HIDDEN, CLASSES, HELD_OUT = 128, 10, 5000
 CLIP = 1.0
@@ -98,13 +99,29 @@ def read_digits(folder: Path, reading: Reading) -> dict[str, Digits]:
     return found | {"train": Digits(*(x[:-HELD_OUT] for x in train)), "valid": Digits(*(x[-HELD_OUT:] for x in train))}
 
 
+@torch.no_grad()
+def start_gates(cell: Any, steps: int) -> None:
+    """Biases with which units keep what they hold for 1 to `steps` steps (Tallec & Ollivier 2018, section 3); a plain network has no such gate."""
+    spans = torch.log(torch.empty(HIDDEN).uniform_(1, steps - 1))
+    if isinstance(cell, LSTM):
+        shift_gate(cell, 1, spans)  # forget
+        shift_gate(cell, 0, -spans)  # input
+    elif isinstance(cell, GRU):
+        shift_gate(cell, 1, -spans)  # update
+
+
+def shift_gate(cell: Any, gate: int, value: Tensor) -> None:
+    cell.from_input.bias[gate * HIDDEN : (gate + 1) * HIDDEN] = value
+
+
 class Reader(nn.Module):
     """A cell over a digit; its last output chooses."""
 
-    def __init__(self, model: str, inputs: int) -> None:
+    def __init__(self, model: str, reading: Reading) -> None:
         super().__init__()
-        self.layer = Recurrence(CELLS[model](inputs, HIDDEN))
+        self.layer = Recurrence(CELLS[model](reading.inputs, HIDDEN))
         self.readout = nn.Linear(HIDDEN, CLASSES)
+        start_gates(self.layer.cell, reading.steps)
 
     def forward(self, images: Tensor) -> Tensor:
         outputs, _ = self.layer(images)
@@ -174,7 +191,7 @@ def measure(name: str, model: str, parts: dict[str, Digits], minutes: float, giv
     options = argparse.Namespace(**vars(given) | {"batch": given.batch or reading.batch})
     rate = given.learning_rate or reading.learning_rate
     torch.manual_seed(options.seed)
-    reader = Reader(model, reading.inputs)
+    reader = Reader(model, reading)
     reader(parts["valid"].images[:2]).sum().backward()  # what is compiled is compiled before the clock runs
     reader.zero_grad()
     gradient = {"start": gradient_norms(reader, parts["valid"])}
