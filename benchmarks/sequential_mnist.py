@@ -10,6 +10,7 @@ them an LSTM had learnt nothing from pixels after 250 updates, with them 0.2 nat
 
 `gradient`: how much the state at each of some steps can still change the loss: the norm of d loss / d h_t of one digit, the mean over some hundred
 of them, in double precision by the plain loop, before the first update (`start`) and with the weights that are tested (`end`).
+An LSTM has two: `h`, and `c`, which carries on; that of `c` counts what goes through `h` of the same step as well.
 
 A row that was measured with the same minutes and threads is not measured again unless `--again` says so; `--minutes 0.3 --out FILE` is a
 trial. Writes benchmarks/results/sequential_mnist.json and, from all rows that are there, docs/_static/vanishing.svg.
@@ -217,21 +218,35 @@ def measure(name: str, model: str, parts: dict[str, Digits], minutes: float, giv
 
 
 COLOURS = {"gru": "#1f6feb", "lstm": "#c2410c", "elman": "#15803d"}
-LEAST, MOST = -12, 2
-"""Powers of ten that are drawn."""
+LEAST = -16
+"""The power of ten below which nothing is drawn."""
 
 
 WIDTH, HEIGHT, TOP, BOTTOM, LEFT, GAP = 640, 330, 60, 44, 52, 34
 PANEL = (WIDTH - LEFT - 16 - GAP) / 2
 
 
-def place(panel: int, x: float, y: float) -> tuple[float, float]:
-    """Where a point of a panel is drawn; `y` is a power of ten."""
-    return LEFT + panel * (PANEL + GAP) + PANEL * x, TOP + (HEIGHT - BOTTOM - TOP) * (MOST - min(y, MOST)) / (MOST - LEAST)
+class Powers(NamedTuple):
+    """Powers of ten at the lower and the upper edge."""
+
+    least: int
+    most: int
+
+    def place(self, panel: int, x: float, y: float) -> tuple[float, float]:
+        """Where a point of a panel is drawn."""
+        return LEFT + panel * (PANEL + GAP) + PANEL * x, TOP + (HEIGHT - BOTTOM - TOP) * (self.most - y) / (self.most - self.least)
 
 
-def axes(panel: int, name: str) -> Iterator[str]:
-    for y in range(LEAST, MOST + 1, 2):
+def relative(row: dict[str, Any], when: str) -> list[tuple[float, float]]:
+    """Share of the sequence and power of ten of the norm, that of the last step being 0; of the state that is carried on, for an LSTM `c`."""
+    norms = row["gradient"][when]
+    carried = norms.get("c", norms["h"])
+    return [(t, math.log10(max(norm / carried[-1], 1e-300))) for t, norm in zip(norms["t"], carried, strict=True)]
+
+
+def axes(panel: int, name: str, powers: Powers) -> Iterator[str]:
+    place = powers.place
+    for y in range(powers.least, powers.most + 1, 2):
         (x1, at), (x2, _) = place(panel, 0, y), place(panel, 1, y)
         yield f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="{at:.1f}" y2="{at:.1f}" stroke="#8884"/>'
         if panel == 0:
@@ -242,25 +257,25 @@ def axes(panel: int, name: str) -> Iterator[str]:
     yield f'<text x="{place(panel, 0.5, 0)[0]:.1f}" y="{HEIGHT - 4}" text-anchor="middle">step, by {name}</text>'
 
 
-def curves(panel: int, row: dict[str, Any]) -> Iterator[str]:
+def curves(panel: int, row: dict[str, Any], powers: Powers) -> Iterator[str]:
     for when, dashes in (("start", ' stroke-dasharray="5 4"'), ("end", "")):
-        norms = row["gradient"][when]
-        ys = [math.log10(max(y / norms["h"][-1], 1e-300)) for y in norms["h"]]
         # A curve that leaves the picture ends there.
-        points = [place(panel, x, y) for x, y in zip(norms["t"], ys, strict=True) if y > LEAST]
+        points = [powers.place(panel, x, y) for x, y in relative(row, when) if y >= powers.least]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         yield f'<polyline points="{line}" fill="none" stroke="{COLOURS[row["model"]]}" stroke-width="2.2"{dashes}/>'
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Norms of gradients by time, relative to the last step: a panel a reading, a line a cell, as one SVG."""
-    lines = ['<text x="8" y="16">norm of d loss / d h at a step, as a share of that at the last step (dashed: before training)</text>']
+    found = [y for row in rows for when in ("start", "end") for _, y in relative(row, when)]
+    powers = Powers(max(LEAST, 2 * math.floor(min(found) / 2)), 2 * math.ceil(max(*found, 1.0) / 2))
+    lines = ['<text x="8" y="16">norm of d loss / d state at a step, as a share of that at the last step (dashed: before training)</text>']
     for number, (model, label) in enumerate(MODELS.items()):
         x = LEFT + 150 * number
         lines.append(f'<rect x="{x}" y="32" width="12" height="4" fill="{COLOURS[model]}"/><text x="{x + 18}" y="38">{label}</text>')
     for panel, name in enumerate(READINGS):
-        lines += axes(panel, name)
-        lines += [line for row in rows if row["reading"] == name for line in curves(panel, row)]
+        lines += axes(panel, name, powers)
+        lines += [line for row in rows if row["reading"] == name for line in curves(panel, row, powers)]
     body = "\n".join(lines)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Norms of gradients by step"'
     path.parent.mkdir(exist_ok=True)

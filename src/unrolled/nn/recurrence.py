@@ -105,8 +105,8 @@ class Recurrence(Layer):
             cell: anything with `initial_state` and `step`.
             reverse: read each sequence from its end; outputs stay at the place of their input.
             plain: always take the plain loop, even where the cell offers a faster way.
-            outputs_only: give no final state for unequal lengths: the faster way then runs once over all steps, and what it makes of
-                the padding is thrown away.
+            outputs_only: give no final state for unequal lengths: the faster way then runs once over all steps, with short sequences
+                behind long ones in a row where the cell can, and what it makes of the padding is thrown away.
         """
         super().__init__()
         self.cell, self.reverse, self.plain, self.outputs_only = cell, reverse, plain, outputs_only
