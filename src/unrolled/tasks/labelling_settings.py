@@ -46,7 +46,7 @@ class LabelTrainSettings(TrainSettings):
     """Keep an exponential moving average of the weights with this decay and evaluate that."""
     batch_tokens: int = Field(1024, ge=1)
     """Units of a batch, padding included; every text comes once an epoch, with others of its length."""
-    evaluation_tokens: int = Field(16384, ge=1)
+    evaluation_tokens: int = Field(4096, ge=1)
     """Units of a batch in evaluation."""
     best: Literal["score", "loss"] = "score"
     """Whether the weights that are kept are those of the best figure of the task, or of the lowest loss, on what validates."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -101,15 +102,15 @@ class TaggingRun(TextRun):
         else:
             best = crf.n_best(emissions, n_best)
             by_label, paths, totals = crf.marginals(emissions).float(), best.paths, best.log_probabilities.exp().tolist()
-        chosen = by_label.unsqueeze(1).expand(-1, paths.shape[1], -1, -1).gather(3, paths.clamp(min=0).unsqueeze(3)).squeeze(3).cpu()
-        for row, (length, own) in enumerate(zip(emissions.lengths.tolist(), paths.cpu(), strict=True)):
+        singles = by_label.gather(2, paths.clamp(min=0).transpose(1, 2)).transpose(1, 2).tolist()
+        for row, (length, some) in enumerate(zip(emissions.lengths.tolist(), paths.tolist(), strict=True)):
             one = []
-            for place, path in enumerate(own[:, :length].tolist()):
+            for place, path in enumerate(some):
                 if length and path[0] < 0:
                     break  # there are no more sequences
-                single = chosen[row, place, :length].double()
-                total = float(single.prod()) if totals is None else totals[row][place]
-                one.append(Tagging([names[i] for i in path], total, single.tolist()))
+                single = singles[row][place][:length]
+                total = math.prod(single) if totals is None else totals[row][place]
+                one.append(Tagging([names[i] for i in path[:length]], total, single))
             yield one
 
     def stream(
