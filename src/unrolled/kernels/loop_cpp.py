@@ -33,10 +33,10 @@ class CompiledLoop:
         pointer, whole = ctypes.c_void_p, ctypes.c_long
         self._run.argtypes = [pointer, pointer, pointer, whole, whole, ctypes.c_int, ctypes.c_int]
         self._run.restype, self._pack.restype = None, None
-        self._pack.argtypes = [pointer, pointer]
+        self._pack.argtypes = [pointer, pointer, whole]
         self._memory_bytes.argtypes, self._memory_bytes.restype = [whole, ctypes.c_int], whole
-        library.packed_bytes.restype = whole
-        self._packed_bytes: int = library.packed_bytes()
+        self._packed_bytes = library.packed_bytes
+        self._packed_bytes.argtypes, self._packed_bytes.restype = [whole], whole
 
     def __call__(self, arrays: Sequence[Tensor], time: int, batch: int) -> None:
         """Take all steps.
@@ -52,7 +52,7 @@ class CompiledLoop:
                 after.copy_(before)
             return
         threads = torch.get_num_threads()
-        panels = _room(self._packed_bytes)
+        panels = _room(self._packed_bytes(batch))
         memory = _room(self._memory_bytes(batch, threads))
         self._run(_pointers(arrays), _aligned(panels), _aligned(memory), time, batch, threads, 0)
 
@@ -88,10 +88,10 @@ class PackedLoop:
         for place, array in zip(places, shared, strict=True):
             self._pointers[place] = array.data_ptr()
         self._places = tuple(place for place in range(len(program.arrays)) if place not in places)
-        self._rooms = _room(loop._packed_bytes), _room(loop._memory_bytes(batch, self._threads))
+        self._rooms = _room(loop._packed_bytes(batch)), _room(loop._memory_bytes(batch, self._threads))
         self._panels, self._memory = map(_aligned, self._rooms)
         self._run = loop._run
-        loop._pack(self._pointers, self._panels)
+        loop._pack(self._pointers, self._panels, batch)
 
     def __call__(self, arrays: Sequence[Tensor]) -> None:
         """Take one step.
