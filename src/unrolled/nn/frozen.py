@@ -19,6 +19,9 @@ OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 LARGE = 1000
 """Collections of more entries are the same as long as they are the same object: to look at each at every call would take too long."""
 
+PLAIN = frozenset({type(None), bool, int, str, bytes, complex, torch.dtype, torch.device})
+"""Types of values that are what they look like."""
+
 Settings = tuple[tuple[str, type, Hashable], ...]
 """The name, class and attributes of each part of a cell."""
 
@@ -78,7 +81,9 @@ def _attributes(thing: Any, above: frozenset[int]) -> Hashable:
 
 def _frozen(value: Any, above: frozenset[int]) -> Hashable:
     """The same for values that do the same; what cannot be looked into is the same only as long as it is the same object."""
-    if value is None or isinstance(value, bool | int | float | str | bytes | complex | torch.dtype | torch.device | type):
+    if type(value) in PLAIN:  # nearly all, and asked for at every call
+        return type(value), value
+    if isinstance(value, bool | int | float | str | bytes | complex | torch.dtype | torch.device | type):
         return type(value), repr(value) if isinstance(value, float) else value
     if id(value) in above:
         return "itself"
