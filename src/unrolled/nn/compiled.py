@@ -67,7 +67,7 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
     parameters = _tensors(parts)
     if not _may_compile(parts, parameters):
         return None
-    own, brief = cell.zeros().dtype, False
+    own, brief = _own_type(parameters), False
     if torch.is_autocast_enabled("cpu"):
         # What surrounds the cell may be of half precision; the loop is of the precision of its weights, but for what products multiply.
         inputs, state, restart, fixed = (_cast(tree, own) for tree in (inputs, state, restart, fixed))
@@ -99,6 +99,11 @@ def _tensors(parts: Parts) -> dict[str, Tensor]:
             if tensor is not None:
                 found.setdefault(id(tensor), (f"{name}.{key}" if name else key, tensor))
     return dict(found.values())
+
+
+def _own_type(parameters: Mapping[str, Tensor]) -> torch.dtype:
+    """That of the zeros of the cell."""
+    return next((tensor.dtype for tensor in parameters.values() if isinstance(tensor, torch.nn.Parameter)), torch.get_default_dtype())
 
 
 def _cast(tree: State, dtype: torch.dtype) -> State:
