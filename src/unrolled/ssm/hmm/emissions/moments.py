@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unrolled.ssm.hmm.emissions.gaussian_compiled import compiled_moments, compiled_scores, takes
 from unrolled.ssm.hmm.rows import Rows
 
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -40,6 +41,8 @@ def single_scores(rows: Rows, means: Tensor, variances: Tensor) -> Tensor:
         `[rows, states]`.
     """
     constant = -0.5 * (LOG_TWO_PI + variances.log())
+    if rows.seen is None and takes(rows.values, means, variances):
+        return compiled_scores(rows.values, means, variances.rsqrt(), constant.sum(1))
     found = []
     for mean, variance, each in zip(means, variances, constant, strict=True):
         squares = (rows.values - mean).square()
@@ -76,6 +79,8 @@ def _dense_scores(values: Tensor, means: Tensor, variances: Tensor) -> Tensor:
     features = torch.eye(means.shape[1], dtype=means.dtype, device=means.device)
     whitening = torch.linalg.solve_triangular(roots, features.expand_as(roots), upper=False)
     constant = -0.5 * means.shape[1] * LOG_TWO_PI - roots.diagonal(dim1=1, dim2=2).log().sum(1)
+    if takes(values, means, variances):
+        return compiled_scores(values, means, whitening, constant)
     distances = [((values - mean) @ white.T).square().sum(1) for mean, white in zip(means, whitening, strict=True)]
     return constant - 0.5 * torch.stack(distances, 1)
 
@@ -92,6 +97,9 @@ def single_moments(rows: Rows, weights: Tensor, means: Tensor, variances: Tensor
     Returns:
         The moments.
     """
+    if rows.seen is None and takes(rows.values, means, weights):
+        total, *sums = compiled_moments(rows.values, weights, means, full=False)
+        return Moments(total.unsqueeze(1).expand_as(means), *sums)
     first, second = [], []
     for weight, mean in zip(weights.T, means, strict=True):
         away = rows.values - mean if rows.seen is None else (rows.values - mean) * rows.seen
@@ -113,6 +121,8 @@ def joint_moments(rows: Rows, weights: Tensor, means: Tensor, variances: Tensor)
     Returns:
         The moments.
     """
+    if not rows.patterns and takes(rows.values, means, weights):
+        return Moments(*compiled_moments(rows.values, weights, means, full=True))
     first, second = [], []
     total = weights.sum(0)
     for pattern in rows.patterns:
