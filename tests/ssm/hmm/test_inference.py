@@ -20,7 +20,9 @@ from unrolled.ssm.hmm.serial import SERIAL
 FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 
 
-def example(states: int, lengths: list[int], seed: int = 0, *, mask: torch.Tensor | None = None, varies: bool = False) -> tuple[Chain, Padded]:
+def example(
+    states: int, lengths: list[int], seed: int = 0, *, mask: torch.Tensor | None = None, varies: bool = False
+) -> tuple[Chain, Padded]:
     generator = torch.Generator().manual_seed(seed)
     batch, time = len(lengths), max(lengths, default=0)
     allowed = torch.ones(states, states, dtype=torch.float64) if mask is None else mask.double()

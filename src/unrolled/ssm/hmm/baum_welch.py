@@ -232,4 +232,6 @@ def _fall(
         "a variance near zero is a common cause, which a larger `floor` or a prior prevents",
     }
     reason = "; and ".join(causes[name] for name in blamed) or "only both changes together are worse"
-    return DataError(f"each iteration of Baum–Welch must raise the objective, got {new:.10g} after {old:.10g} in iteration {iteration}: {reason}")
+    return DataError(
+        f"each iteration of Baum–Welch must raise the objective, got {new:.10g} after {old:.10g} in iteration {iteration}: {reason}"
+    )

@@ -101,9 +101,7 @@ def run_rows(chain: Chain, scores: Tensor, places: Places, *, smooth: bool = Tru
     starts, lengths = places.starts.long().contiguous(), places.lengths.long().contiguous()
     built = library()
     assert built is not None
-    built.forward_backward(
-        _pointers(tensors), starts.data_ptr(), lengths.data_ptr(), batch, K, stride, int(guard), torch.get_num_threads()
-    )
+    built.forward_backward(_pointers(tensors), starts.data_ptr(), lengths.data_ptr(), batch, K, stride, int(guard), torch.get_num_threads())
     return Flat(state_rows[0], state_rows[1], evidence, smoothed, counts, total)
 
 

@@ -66,4 +66,6 @@ def check_concentration(concentration: float) -> None:
         ConfigurationError: it is below 1.
     """
     if not concentration >= 1:
-        raise ConfigurationError(f"`concentration` must be at least 1, got {concentration}; 1 is no prior, 2 is one output more of each kind")
+        raise ConfigurationError(
+            f"`concentration` must be at least 1, got {concentration}; 1 is no prior, 2 is one output more of each kind"
+        )

@@ -54,7 +54,9 @@ class ExplicitDurations(Dynamics):
         """
         K = self.states
         if self.transition.shape != (K, K) or self.durations.shape[0] != K or self.durations.shape[1] == 0:
-            raise DataError(f"`transition` must be [{K}, {K}] and `durations` [{K}, longest], got {tuple(self.transition.shape)} and {tuple(self.durations.shape)}")
+            raise DataError(
+                f"`transition` must be [{K}, {K}] and `durations` [{K}, longest], got {tuple(self.transition.shape)} and {tuple(self.durations.shape)}"
+            )
         for name, rows in self.parameters().items():
             check_probabilities(name, rows)
         check_concentration(self.concentration)

@@ -242,7 +242,10 @@ class InputDriven(Dynamics):
         assert inputs is not None
         pairs, into = pairs_by_row(expected)
         possible = self.bias > -torch.inf
-        weights, bias = self.weights.detach().clone().requires_grad_(), torch.where(possible, self.bias, 0).detach().clone().requires_grad_()
+        weights, bias = (
+            self.weights.detach().clone().requires_grad_(),
+            torch.where(possible, self.bias, 0).detach().clone().requires_grad_(),
+        )
 
         def loss() -> Tensor:
             logits = self._logits(weights, torch.where(possible, bias, -torch.inf), inputs[into])

@@ -117,6 +117,8 @@ def _checked(chain: Chain, scores: Padded) -> Padded:
     if data.dim() != 3 or data.shape[-1] != chain.states:
         raise DataError(f"`scores` must be [batch, time, {chain.states}], a number for each state of the chain, got {tuple(data.shape)}")
     if chain.varies and chain.transition.shape[:2] != data.shape[:2]:
-        raise DataError(f"`transition` must have one matrix for each of the {tuple(data.shape[:2])} steps, got {tuple(chain.transition.shape[:2])}")
+        raise DataError(
+            f"`transition` must have one matrix for each of the {tuple(data.shape[:2])} steps, got {tuple(chain.transition.shape[:2])}"
+        )
     check_lengths(scores.lengths, *data.shape[:2])
     return scores

@@ -21,7 +21,9 @@ def two_slice(chain: Chain, smoothed: Smoothed) -> Float[Tensor, "batch time sta
         Probabilities; zero at the first step and past a length.
     """
     filtered = smoothed.filtered
-    found = torch.zeros(*smoothed.probabilities.shape, chain.states, dtype=filtered.probabilities.dtype, device=filtered.probabilities.device)
+    found = torch.zeros(
+        *smoothed.probabilities.shape, chain.states, dtype=filtered.probabilities.dtype, device=filtered.probabilities.device
+    )
     found[:, 1:] = joint_of_pairs(
         filtered.probabilities[:, :-1],
         chain.transition[:, 1:] if chain.varies else chain.transition,

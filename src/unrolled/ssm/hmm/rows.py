@@ -98,7 +98,9 @@ def rows_of_features(outputs: Padded, features: int) -> Rows:
     if bool(values.isinf().any()):
         row = int(values.isinf().any(-1).nonzero()[0])
         sequence = int((places.starts <= row).nonzero()[-1])
-        raise DataError(f"outputs must be finite, or NaN where missing, got {values[row].tolist()} in sequence {sequence}, step {row - int(places.starts[sequence])}")
+        raise DataError(
+            f"outputs must be finite, or NaN where missing, got {values[row].tolist()} in sequence {sequence}, step {row - int(places.starts[sequence])}"
+        )
     missing = values.isnan()
     if not bool(missing.any()):
         return Rows(values, places)

@@ -33,6 +33,11 @@ class Emission(ABC):
     def free_parameters(self) -> int:
         """How many numbers are fitted, each constraint taken off."""
 
+    @property
+    def order(self) -> int:
+        """How many outputs it looks back."""
+        return 0
+
     @abstractmethod
     def scores(self, rows: Rows) -> Tensor:
         """`log P(y_t | z_t)` of what was seen of each output.

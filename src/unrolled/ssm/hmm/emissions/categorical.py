@@ -64,7 +64,9 @@ class Categorical(Emission):
         symbols = self.probabilities.shape[1]
         wrong = (whole >= symbols) | ((whole != values) & ~values.isnan()) if values.is_floating_point() else whole >= symbols
         if bool(wrong.any()):
-            raise DataError(f"symbols must be whole numbers from 0 to {symbols - 1}, or negative where missing, got {values[wrong][0].item()}")
+            raise DataError(
+                f"symbols must be whole numbers from 0 to {symbols - 1}, or negative where missing, got {values[wrong][0].item()}"
+            )
         return Rows(whole.clamp(min=-1), places_of(outputs.lengths))
 
     def scores(self, rows: Rows) -> Tensor:

@@ -128,7 +128,9 @@ def check_covariances(kept: Tensor, form: Covariance, states: int, features: int
     Raises:
         DataError: not positive definite, not symmetric, or of the wrong shape.
     """
-    wanted = {"spherical": (states,), "diagonal": (states, features), "tied": (features, features), "full": (states, features, features)}[form.name]
+    wanted = {"spherical": (states,), "diagonal": (states, features), "tied": (features, features), "full": (states, features, features)}[
+        form.name
+    ]
     if tuple(kept.shape) != wanted:
         raise DataError(f"`covariances` of the form {form.name} must have the shape {wanted}, got {tuple(kept.shape)}")
     if form.independent:

@@ -67,9 +67,7 @@ def compiled_scores(values: Tensor, means: Tensor, whitening: Tensor, constants:
     inputs = [part.detach().contiguous() for part in (values, means.T, inside, constants)]
     built = library()
     assert built is not None
-    built.gaussian_scores(
-        *[part.data_ptr() for part in inputs], found.data_ptr(), len(values), K, D, int(full), torch.get_num_threads()
-    )
+    built.gaussian_scores(*[part.data_ptr() for part in inputs], found.data_ptr(), len(values), K, D, int(full), torch.get_num_threads())
     return found
 
 

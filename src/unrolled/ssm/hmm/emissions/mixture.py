@@ -48,7 +48,9 @@ class GaussianMixture(Emission):
         check_probabilities("weights", self.weights)
         check_concentration(self.concentration)
         if self.components.states != self.weights.numel():
-            raise DataError(f"a mixture with weights {tuple(self.weights.shape)} must have {self.weights.numel()} components, got {self.components.states}")
+            raise DataError(
+                f"a mixture with weights {tuple(self.weights.shape)} must have {self.weights.numel()} components, got {self.components.states}"
+            )
         self.components.check()
 
     def scores(self, rows: Rows) -> Tensor:
