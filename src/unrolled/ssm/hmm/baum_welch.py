@@ -118,6 +118,7 @@ def _iterate(dynamics: Dynamics, emission: Emission, rows: Rows, inputs: Tensor 
     objectives: list[float] = []
     repairs: list[Repair] = []
     converged = repaired = False
+    begin = dynamics
     for iteration in range(settings.iterations + 1):
         step = expectation(dynamics, emission, rows, inputs)
         if objectives and not repaired:
@@ -134,7 +135,7 @@ def _iterate(dynamics: Dynamics, emission: Emission, rows: Rows, inputs: Tensor 
         weights = _reseeded(step, dead) if dead else step.weights
         dynamics, emission = dynamics.fitted(step.expected, inputs), emission.fitted(rows, weights)
         for state in dead:
-            dynamics = dynamics.revived(state)
+            dynamics = dynamics.revived(state, begin)
             repairs.append(Repair(iteration + 1, state))
         repaired = bool(dead)
     return Fit(dynamics, emission, likelihoods, objectives, repairs, converged)

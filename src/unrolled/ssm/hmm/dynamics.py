@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -80,11 +80,12 @@ class Dynamics(ABC):
         """What the prior adds to the log-likelihood, up to a constant; 0 without one."""
         return torch.zeros((), dtype=torch.float64)
 
-    def revived(self, state: int) -> Dynamics:
+    def revived(self, state: int, begin: Dynamics) -> Dynamics:
         """Transitions into a state that has died out, as likely as any.
 
         Args:
             state: which one.
+            begin: what fitting began from, of which what is zero is impossible.
 
         Returns:
             New dynamics; the same where there is nothing to do.
@@ -146,29 +147,33 @@ class Homogeneous(Dynamics):
         """
         initial = probable(expected.first, self.initial, self.concentration, self.fixed_initial)
         transition = probable(expected.transitions, self.transition, self.concentration, self.fixed_transition)
-        return Homogeneous(initial, transition, self.concentration, self.fixed_initial, self.fixed_transition)
+        return replace(self, initial=initial, transition=transition)
 
     def log_prior(self) -> Tensor:
         """Of all rows."""
         first = log_dirichlet(self.initial, self.concentration, self.fixed_initial)
         return first + log_dirichlet(self.transition, self.concentration, self.fixed_transition)
 
-    def revived(self, state: int) -> Homogeneous:
-        """Transitions into the state get the mean probability, and those out of it are even.
+    def revived(self, state: int, begin: Dynamics) -> Homogeneous:
+        """Transitions into the state are as likely as the mean of their row, and those out of it are even.
 
         Args:
             state: which one.
+            begin: what fitting began from, of which what is zero is impossible.
 
         Returns:
             New dynamics.
         """
-        free = self.transition > 0 if self.fixed_transition is None else (self.transition > 0) & ~self.fixed_transition
-        even = torch.where(free, self.transition.sum(1, keepdim=True) / (self.transition > 0).sum(1, keepdim=True), 0)
-        wanted = self.transition.clone()
-        wanted[:, state] = torch.where(free[:, state], torch.maximum(even[:, state], wanted[:, state]), wanted[:, state])
-        wanted[state] = torch.where(free[state], even[state], wanted[state])
-        transition = probable(wanted, self.transition, 1.0, self.fixed_transition)
-        return Homogeneous(self.initial, transition, self.concentration, self.fixed_initial, self.fixed_transition)
+        possible = begin.parameters()["transition"] > 0
+        free = possible if self.fixed_transition is None else possible & ~self.fixed_transition
+        mass = torch.where(free, self.transition, 0).sum(1, keepdim=True)
+        even = torch.where(free, mass / free.sum(1, keepdim=True).clamp(min=1), 0)
+        wanted = torch.where(free, self.transition, 0)
+        wanted[:, state] = torch.maximum(even[:, state], wanted[:, state])
+        wanted[state] = even[state]
+        total = wanted.sum(1, keepdim=True)
+        transition = torch.where(free & (total > 0), wanted / torch.where(total > 0, total, 1) * mass, self.transition)
+        return replace(self, transition=transition)
 
     def parameters(self) -> dict[str, Tensor]:
         """The tensors by name."""
