@@ -105,7 +105,9 @@ def test_equals_hmmlearn(name: str) -> None:
     best, states = model.decode(values, LENGTHS, algorithm="viterbi")
     np.testing.assert_allclose(paths.scores.sum(), best, rtol=1e-10)
     assert paths.states[scores.mask].tolist() == states.tolist()
-    assert posterior_decode(dynamics.chain(None), scores)[scores.mask].tolist() == model.decode(values, LENGTHS, algorithm="map")[1].tolist()
+    assert (
+        posterior_decode(dynamics.chain(None), scores)[scores.mask].tolist() == model.decode(values, LENGTHS, algorithm="map")[1].tolist()
+    )
     for when in (ONCE, THRICE):
         fit = baum_welch(dynamics, emission, outputs, settings=when)
         model = peers()[name][1]
@@ -140,7 +142,9 @@ def test_one_step_by_enumeration() -> None:
                 if t:
                     pairs[path[t - 1], state] += weight / total
     fit = baum_welch(chain, emission, pad([torch.tensor(sequence) for sequence in sequences]), settings=ONCE)
-    for found, counts in zip((*fit.dynamics.parameters().values(), fit.emission.parameters()["probabilities"]), (first, pairs, symbols), strict=True):
+    for found, counts in zip(
+        (*fit.dynamics.parameters().values(), fit.emission.parameters()["probabilities"]), (first, pairs, symbols), strict=True
+    ):
         np.testing.assert_allclose(found, counts / counts.sum(-1, keepdims=True), rtol=1e-10)
 
 
@@ -218,7 +222,10 @@ class Wrong(Gaussian):
 
 def test_a_fall_is_an_error_with_the_reason() -> None:
     emission = Wrong(*(getattr(gaussian(), name) for name in ("means", "covariances", "form")))
-    with pytest.raises(DataError, match=r"must raise the objective, got -\d+\.\d+ after -\d+\.\d+ in iteration 1: the outputs are less likely under the emission"):
+    with pytest.raises(
+        DataError,
+        match=r"must raise the objective, got -\d+\.\d+ after -\d+\.\d+ in iteration 1: the outputs are less likely under the emission",
+    ):
         baum_welch(dynamics_of(), emission, drawn(dynamics_of(), gaussian()), settings=THRICE)
 
 
@@ -251,7 +258,9 @@ def test_driven_transitions_are_a_softmax_of_the_input() -> None:
 
 
 def test_driven_transitions_are_fitted() -> None:
-    truth = InputDriven(torch.tensor([0.5, 0.5]).double(), torch.tensor([[[0.0], [3.0]], [[3.0], [0.0]]]).double(), torch.zeros(2, 2).double())
+    truth = InputDriven(
+        torch.tensor([0.5, 0.5]).double(), torch.tensor([[[0.0], [3.0]], [[3.0], [0.0]]]).double(), torch.zeros(2, 2).double()
+    )
     emission = Gaussian(torch.tensor([[-1.0], [1.0]]).double(), torch.ones(2, 1).double() * 0.2)
     inputs = random(12, 40, 1, seed=1)
     outputs = sample(truth, emission, 40, batch=12, inputs=inputs, generator=torch.Generator().manual_seed(0)).outputs
@@ -299,7 +308,8 @@ def test_durations_by_enumeration() -> None:
     truth, emission = durations(), Categorical(rows_of(random(K, 2, seed=4).exp()))
     outputs = torch.tensor([[0, 1, 1, 0, 1]])
     likelihoods = {
-        path: stays(path, truth) * float(emission.probabilities[list(path), outputs[0]].prod()) for path in itertools.product(range(K), repeat=5)
+        path: stays(path, truth) * float(emission.probabilities[list(path), outputs[0]].prod())
+        for path in itertools.product(range(K), repeat=5)
     }
     scores = chain_scores(truth, emission, Padded(outputs, torch.tensor([5])))
     found = smooth(truth.chain(None), scores)
@@ -329,7 +339,9 @@ def test_a_chain_of_ones_own_steps() -> None:
     """Explicit durations that are geometric are an ordinary chain."""
     stay = 0.6
     geometric = stay ** torch.arange(60).double() * (1 - stay)
-    truth = ExplicitDurations(torch.tensor([0.3, 0.7], dtype=torch.float64), torch.tensor([[0.0, 1.0], [1.0, 0.0]]).double(), rows_of(geometric.expand(2, 60)))
+    truth = ExplicitDurations(
+        torch.tensor([0.3, 0.7], dtype=torch.float64), torch.tensor([[0.0, 1.0], [1.0, 0.0]]).double(), rows_of(geometric.expand(2, 60))
+    )
     chain = Chain(truth.initial, torch.tensor([[stay, 1 - stay], [1 - stay, stay]], dtype=torch.float64))
     scores = Padded(random(2, 8, 2), torch.tensor([8, 5]))
     expected = smooth(chain, scores)

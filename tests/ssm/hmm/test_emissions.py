@@ -81,7 +81,7 @@ def outputs_of(emission: Any, seed: int = 1, *, missing: float = 0.0, longest: i
     return Padded(data, lengths)
 
 
-def scored_by_scipy(emission: Any, data: np.ndarray, row: int, t: int, k: int) -> float:
+def scored_by_scipy(emission: Any, data: np.ndarray, row: int, t: int, k: int) -> float:  # noqa: PLR0911
     """The log-density of what was seen of one output, by another library."""
     y = data[row, t]
     if isinstance(emission, Categorical):
@@ -107,7 +107,12 @@ def scored_by_scipy(emission: Any, data: np.ndarray, row: int, t: int, k: int) -
 
 def matrix(emission: Any, k: int) -> np.ndarray:
     kept, form = emission.covariances, emission.form.name
-    table = {"spherical": lambda: kept[k] * torch.eye(D).double(), "diagonal": lambda: kept[k].diag(), "tied": lambda: kept, "full": lambda: kept[k]}
+    table = {
+        "spherical": lambda: kept[k] * torch.eye(D).double(),
+        "diagonal": lambda: kept[k].diag(),
+        "tied": lambda: kept,
+        "full": lambda: kept[k],
+    }
     return table[form]().numpy()
 
 
@@ -131,7 +136,12 @@ def objective(emission: Any, rows: Rows, weights: torch.Tensor) -> float:
 def moved(emission: Any, name: str, tensor: torch.Tensor, scale: float, seed: int) -> Any:
     """The emission with one parameter a little elsewhere, where it may be."""
     noise = scale * random(*tensor.shape, seed=seed)
-    if name.endswith("covariances") and tensor.dim() > 1 and tensor.shape[-1] == tensor.shape[-2] and emission_form(emission) in ("tied", "full"):
+    if (
+        name.endswith("covariances")
+        and tensor.dim() > 1
+        and tensor.shape[-1] == tensor.shape[-2]
+        and emission_form(emission) in ("tied", "full")
+    ):
         fresh = tensor + noise + noise.transpose(-1, -2)
     elif name in ("probabilities", "weights"):
         fresh = rows_of(tensor * noise.exp())
@@ -301,7 +311,11 @@ def padded_of(*values: Any) -> Padded:
         (EMISSIONS["poisson"], padded_of([1.0, -1.0]), "counts must be whole numbers from 0 on, or NaN where missing, got -1"),
         (EMISSIONS["bernoulli"], padded_of([1.0, 0.5]), "outputs must be 0 or 1, or NaN where missing, got 0.5"),
         (EMISSIONS["gaussian-full"], padded_of([1.0, 2.0, 3.0]), r"outputs must be \[batch, time, 2\], got \(1, 1, 3\)"),
-        (EMISSIONS["gaussian-full"], padded_of([0.0, 1.0], [1.0, float("inf")]), r"must be finite.* got \[1.0, inf\] in sequence 0, step 1"),
+        (
+            EMISSIONS["gaussian-full"],
+            padded_of([0.0, 1.0], [1.0, float("inf")]),
+            r"must be finite.* got \[1.0, inf\] in sequence 0, step 1",
+        ),
     ],
 )
 def test_outputs_that_cannot_be(emission: Emission, outputs: Padded, said: str) -> None:
@@ -311,7 +325,9 @@ def test_outputs_that_cannot_be(emission: Emission, outputs: Padded, said: str) 
 
 def test_parameters_that_cannot_be() -> None:
     bad = torch.tensor([[1.0, 2.0], [2.0, 1.0]]).double().expand(K, D, D)
-    with pytest.raises(DataError, match="must be positive definite, got the smallest eigenvalue -1 in state 0; add a small number to the diagonal"):
+    with pytest.raises(
+        DataError, match="must be positive definite, got the smallest eigenvalue -1 in state 0; add a small number to the diagonal"
+    ):
         Gaussian(random(K, D), bad, FULL).check()
     with pytest.raises(DataError, match="`covariances` must be above 0, got 0; no state"):
         replace(gaussian("diagonal"), covariances=torch.zeros(K, D).double()).check()

@@ -134,7 +134,7 @@ def test_gradients(form: Any, varies: bool) -> None:
     if form is not None and form.name == "compiled":
         pytest.skip("has none: `log_likelihood` gives them")
     chain, scores = example(3, [4, 0, 2], varies=varies)
-    inputs = tuple(part.log().requires_grad_() for part in chain) + (scores.data.requires_grad_(),)
+    inputs = (*tuple(part.log().requires_grad_() for part in chain), scores.data.requires_grad_())
 
     def value(initial: torch.Tensor, transition: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
         return log_likelihood(Chain(initial.softmax(-1), transition.softmax(-1)), Padded(data, scores.lengths), form=form)

@@ -119,12 +119,13 @@ def _iterate(dynamics: Dynamics, emission: Emission, rows: Rows, inputs: Tensor 
     repairs: list[Repair] = []
     converged = repaired = False
     begin = dynamics
+    before = dynamics, emission
     for iteration in range(settings.iterations + 1):
         step = expectation(dynamics, emission, rows, inputs)
         if objectives and not repaired:
             gain = step.objective - objectives[-1]
             if not gain >= -ROUNDING * (1 + abs(step.objective)):
-                raise _fall(before, (dynamics, emission), rows, inputs, (objectives[-1], step.objective, iteration))  # type: ignore[has-type]
+                raise _fall(before, (dynamics, emission), rows, inputs, (objectives[-1], step.objective, iteration))
             converged = gain < settings.tolerance * len(rows.values)
         likelihoods.append(step.log_likelihood)
         objectives.append(step.objective)
@@ -160,7 +161,8 @@ def expectation(dynamics: Dynamics, emission: Emission, rows: Rows, inputs: Tens
     scores = emission.scores(rows)
     owner = dynamics.owner
     flat = infer_rows(chain, scores if owner is None else scores[:, owner], rows.places)
-    assert flat.smoothed is not None and flat.transitions is not None
+    assert flat.smoothed is not None
+    assert flat.transitions is not None
     if not bool(flat.log_likelihood.isfinite().all()):
         sequence = int((~flat.log_likelihood.isfinite()).nonzero()[0])
         raise DataError(

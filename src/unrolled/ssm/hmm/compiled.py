@@ -194,7 +194,8 @@ def smooth_compiled(chain: Chain, scores: Padded) -> Smoothed:
         The smoother's results.
     """
     flat, filtered = _run(chain, scores, smooth=True)
-    assert flat.smoothed is not None and flat.transitions is not None
+    assert flat.smoothed is not None
+    assert flat.transitions is not None
     dtype = scores.data.dtype
     smoothed = flat.smoothed.view(scores.data.shape).to(dtype), flat.transitions.to(dtype)
     if bool((filtered.log_likelihood == -torch.inf).any()):

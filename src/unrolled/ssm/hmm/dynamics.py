@@ -92,7 +92,7 @@ class Dynamics(ABC):
         """
         return self
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 (nothing to refuse where a kind does not say so)
         """Refuse parameters that cannot be."""
 
 

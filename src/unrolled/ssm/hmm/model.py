@@ -59,17 +59,19 @@ class HiddenMarkovModel:
         torch.Size([1, 4])
     """
 
-    def __init__(self, *, dynamics: Dynamics | None = None, emission: Emission | None = None, **settings: Any) -> None:
+    def __init__(self, *, dynamics: Dynamics | None = None, emission: Emission | str | None = None, **settings: Any) -> None:
         """A model to be fitted, or one that is.
 
         Args:
             dynamics: of the states; what `fit` makes where it is left out.
-            emission: of the outputs; the same.
-            settings: fields of `HiddenMarkovSettings`.
+            emission: of the outputs; or the name of a kind, which `fit` makes.
+            settings: the other fields of `HiddenMarkovSettings`.
 
         Raises:
             ConfigurationError: one of dynamics and emission without the other, or of different numbers of states.
         """
+        if isinstance(emission, str):
+            settings["emission"], emission = emission, None
         if (dynamics is None) != (emission is None):
             raise ConfigurationError(
                 "a model must have both `dynamics` and `emission`, or none of them to be fitted from data alone, got one"
@@ -270,4 +272,6 @@ class HiddenMarkovModel:
             raise RunError(
                 f"`{folder}` must hold a hidden Markov model of format {FORMAT}, got {told.get('model')!r} of format {told.get('format')!r}"
             )
-        return cls(dynamics=put_together(told["dynamics"], tensors), emission=put_together(told["emission"], tensors), **told["settings"])
+        model = cls(dynamics=put_together(told["dynamics"], tensors), emission=put_together(told["emission"], tensors))
+        model.settings = resolve(HiddenMarkovSettings, told["settings"])
+        return model

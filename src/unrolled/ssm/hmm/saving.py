@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from unrolled.core.errors import RunError
-from unrolled.ssm.hmm.dynamics import Homogeneous, InputDriven
 from unrolled.ssm.hmm.durations import ExplicitDurations
+from unrolled.ssm.hmm.dynamics import Homogeneous, InputDriven
 from unrolled.ssm.hmm.emissions import (
     COVARIANCES,
     Autoregressive,

@@ -12,8 +12,8 @@ from torch import Tensor
 from unrolled.core.errors import DataError
 from unrolled.core.padded import Padded
 from unrolled.ssm.hmm.chain import banded, left_to_right
-from unrolled.ssm.hmm.dynamics import Dynamics, Homogeneous, InputDriven
 from unrolled.ssm.hmm.durations import ExplicitDurations
+from unrolled.ssm.hmm.dynamics import Dynamics, Homogeneous, InputDriven
 from unrolled.ssm.hmm.emissions import COVARIANCES, Autoregressive, Bernoulli, Categorical, Emission, Gaussian, GaussianMixture, Poisson
 from unrolled.ssm.hmm.rows import Rows, rows_of_features
 from unrolled.ssm.hmm.settings import HiddenMarkovSettings

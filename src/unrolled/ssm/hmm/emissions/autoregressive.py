@@ -92,7 +92,8 @@ class Autoregressive(Emission):
         Returns:
             `[rows, states]`.
         """
-        assert rows.design is not None and rows.seen is not None
+        assert rows.design is not None
+        assert rows.seen is not None
         spread = self.form.expand(self.covariances, self.states, self.coefficients.shape[1])
         scored = single_scores if self.form.independent else joint_scores
         found = []
@@ -111,7 +112,8 @@ class Autoregressive(Emission):
         Returns:
             A new emission; a state without weight stays as it was.
         """
-        assert rows.design is not None and rows.seen is not None
+        assert rows.design is not None
+        assert rows.seen is not None
         weights = weights * rows.seen[:, :1]
         coefficients, scatter = self.coefficients.clone(), []
         for state, weight in enumerate(weights.T):

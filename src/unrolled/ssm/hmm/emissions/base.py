@@ -86,7 +86,7 @@ class Emission(ABC):
         """What the prior adds to the log-likelihood, up to a constant; 0 without one."""
         return torch.zeros((), dtype=torch.float64)
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 (nothing to refuse where a kind does not say so)
         """Refuse parameters that cannot be; see each emission."""
 
     def rows(self, outputs: Padded) -> Rows:

@@ -11,7 +11,6 @@ Where features are independent of each other, each is fitted to the outputs in w
 
 from __future__ import annotations
 
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 

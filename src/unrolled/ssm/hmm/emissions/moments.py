@@ -79,7 +79,9 @@ def _dense_scores(values: Tensor, means: Tensor, variances: Tensor) -> Tensor:
     roots, failed = torch.linalg.cholesky_ex(variances)
     if bool(failed.any()):
         state = int(failed.nonzero()[0])
-        raise DataError(f"the covariance of state {state} is not positive definite any more; give a larger `floor` or a prior, or use fewer states")
+        raise DataError(
+            f"the covariance of state {state} is not positive definite any more; give a larger `floor` or a prior, or use fewer states"
+        )
     features = torch.eye(means.shape[1], dtype=means.dtype, device=means.device)
     whitening = torch.linalg.solve_triangular(roots, features.expand_as(roots), upper=False)
     constant = -0.5 * means.shape[1] * LOG_TWO_PI - roots.diagonal(dim1=1, dim2=2).log().sum(1)
