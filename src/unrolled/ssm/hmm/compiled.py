@@ -92,9 +92,11 @@ def run_rows(chain: Chain, scores: Tensor, places: Places, *, smooth: bool = Tru
     initial, transition, scores = (_exact(tensor) for tensor in (chain.initial, chain.transition, scores))
     guard = bool((transition < SMALLEST).any())
     log_transition = transition.log() if guard else transition
-    state_rows = [torch.zeros(N, K, dtype=torch.float64) for _ in range(3 if smooth else 2)]
+    # Where every row belongs to a sequence, every row is written.
+    fresh = torch.empty if int(places.lengths.sum()) == N else torch.zeros
+    state_rows = [fresh(N, K, dtype=torch.float64) for _ in range(3 if smooth else 2)]
     counts = torch.zeros(batch, K, K, dtype=torch.float64) if smooth else None
-    evidence, total = torch.zeros(N, dtype=torch.float64), torch.zeros(batch, dtype=torch.float64)
+    evidence, total = fresh(N, dtype=torch.float64), torch.zeros(batch, dtype=torch.float64)
     smoothed = state_rows[2] if smooth else None
     tensors = (initial, transition, log_transition, scores, state_rows[0], state_rows[1], evidence, smoothed, counts, total)
     stride = K * K if transition.dim() > 2 else 0

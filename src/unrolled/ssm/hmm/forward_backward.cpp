@@ -4,6 +4,8 @@
 // sequence is done again in logarithms.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -11,6 +13,36 @@ namespace {
 
 constexpr double NEVER = -std::numeric_limits<double>::infinity();
 constexpr double FAINT = 1e-200;
+
+// exp of what is at most 0, to the last bit or two; 0 below -700. One without a call, so that one instruction serves several states: x = n log 2 + r,
+// the power of two is put together from its bits, and the series of exp(r), |r| < 0.35, is cut where it no longer matters.
+inline double exponential(double x) {
+    constexpr double SHIFT = 6755399441055744.0;  // 1.5 * 2^52: what is added to it is rounded to a whole number
+    const double safe = x < -700 ? -700 : x;
+    const double shifted = safe * 1.4426950408889634 + SHIFT;
+    const double n = shifted - SHIFT;
+    const double r = (safe - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
+    double sum = 1.0 / 6227020800;
+    sum = sum * r + 1.0 / 479001600;
+    sum = sum * r + 1.0 / 39916800;
+    sum = sum * r + 1.0 / 3628800;
+    sum = sum * r + 1.0 / 362880;
+    sum = sum * r + 1.0 / 40320;
+    sum = sum * r + 1.0 / 5040;
+    sum = sum * r + 1.0 / 720;
+    sum = sum * r + 1.0 / 120;
+    sum = sum * r + 1.0 / 24;
+    sum = sum * r + 1.0 / 6;
+    sum = sum * r + 0.5;
+    sum = sum * r + 1.0;
+    sum = sum * r + 1.0;
+    std::uint64_t bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 1023) << 52;
+    double power;
+    std::memcpy(&power, &bits, sizeof power);
+    return x < -700 ? 0 : sum * power;
+}
 
 struct Model {
     const double *initial, *transition, *log_transition, *scores;
@@ -39,26 +71,40 @@ Outcome forward(const Model& m, const Result& r, long first, long time) {
         } else {
             const double* __restrict A = m.transition + n * m.stride;
             const double* __restrict last = r.filtered + (n - 1) * K;
+#pragma omp simd
             for (long j = 0; j < K; ++j) before[j] = last[0] * A[j];
             for (long i = 1; i < K; ++i)
+#pragma omp simd
                 for (long j = 0; j < K; ++j) before[j] += last[i] * A[i * K + j];
         }
+        // Where every state can be reached at every step, what an output says does not wait for the step before it.
+        const bool masked = m.guard || t == 0;
         double top = NEVER;
-        for (long j = 0; j < K; ++j) top = before[j] > 0 && score[j] > top ? score[j] : top;
+#pragma omp simd reduction(max : top)
+        for (long j = 0; j < K; ++j) {
+            const double reached = !masked || before[j] > 0 ? score[j] : NEVER;
+            top = reached > top ? reached : top;
+        }
         if (top == NEVER) {
             r.evidence[n] = NEVER;
             return m.guard ? TOO_FAINT : IMPOSSIBLE;
         }
+#pragma omp simd
+        for (long j = 0; j < K; ++j) after[j] = exponential(score[j] > top ? 0.0 : score[j] - top);
         double total = 0;
-        for (long j = 0; j < K; ++j) after[j] = before[j] > 0 ? before[j] * std::exp(score[j] - top) : 0;
-        for (long j = 0; j < K; ++j) total += after[j];
-        const double scale = 1 / total;
-        bool faint = false;
+#pragma omp simd reduction(+ : total)
         for (long j = 0; j < K; ++j) {
-            after[j] *= scale;
-            faint |= before[j] > 0 && score[j] > NEVER && after[j] < FAINT;
+            after[j] *= before[j];
+            total += after[j];
         }
-        if (m.guard && faint) return TOO_FAINT;
+        const double scale = 1 / total;
+#pragma omp simd
+        for (long j = 0; j < K; ++j) after[j] *= scale;
+        if (m.guard) {
+            bool faint = false;
+            for (long j = 0; j < K; ++j) faint |= before[j] > 0 && score[j] > NEVER && after[j] < FAINT;
+            if (faint) return TOO_FAINT;
+        }
         r.evidence[n] = std::log(total) + top;
         sum += r.evidence[n];
     }
@@ -82,13 +128,16 @@ void backward(const Model& m, const Result& r, long first, long time) {
         const double* __restrict before = r.predicted + (n + 1) * K;
         const double* __restrict next = r.smoothed + (n + 1) * K;
         double* __restrict found = r.smoothed + n * K;
+#pragma omp simd
         for (long j = 0; j < K; ++j) ratio[j] = before[j] > 0 ? next[j] / before[j] : 0;
         for (long i = 0; i < K; ++i) {
             double sum = 0;
+#pragma omp simd reduction(+ : sum)
             for (long j = 0; j < K; ++j) sum += A[i * K + j] * ratio[j];
             found[i] = after[i] * sum;
         }
         for (long i = 0; i < K; ++i)
+#pragma omp simd
             for (long j = 0; j < K; ++j) counts[i * K + j] += m.stride ? after[i] * A[i * K + j] * ratio[j] : after[i] * ratio[j];
     }
     for (long c = 0; c < K * K; ++c) r.transitions[c] = m.stride ? counts[c] : counts[c] * m.transition[c];

@@ -16,6 +16,18 @@ struct Shape {
 template <int FIXED>
 void scores(const Shape& s, const double* values, const double* means, const double* whitening, const double* constants, double* found, long begin, long end) {
     const long K = FIXED ? FIXED : s.states, D = s.features;
+    if (!s.full) {
+        for (long n = begin; n < end; ++n) {
+            double* __restrict out = found + n * K;
+            for (long k = 0; k < K; ++k) out[k] = constants[k];
+            for (long d = 0; d < D; ++d)
+                for (long k = 0; k < K; ++k) {
+                    const double white = (values[n * D + d] - means[d * K + k]) * whitening[d * K + k];
+                    out[k] -= 0.5 * white * white;
+                }
+        }
+        return;
+    }
     std::vector<double> room((D + 1) * K);
     double *away = room.data(), *white = away + D * K;
     for (long n = begin; n < end; ++n) {
@@ -24,10 +36,10 @@ void scores(const Shape& s, const double* values, const double* means, const dou
         for (long d = 0; d < D; ++d) {
             const double value = values[n * D + d];
             for (long k = 0; k < K; ++k) away[d * K + k] = value - means[d * K + k];
-            const double* __restrict row = whitening + (s.full ? d * D * K : d * K);
+            const double* __restrict row = whitening + d * D * K;
             for (long k = 0; k < K; ++k) white[k] = 0;
-            for (long e = s.full ? 0 : d; e <= d; ++e)
-                for (long k = 0; k < K; ++k) white[k] += row[(s.full ? e * K : 0) + k] * away[e * K + k];
+            for (long e = 0; e <= d; ++e)
+                for (long k = 0; k < K; ++k) white[k] += row[e * K + k] * away[e * K + k];
             for (long k = 0; k < K; ++k) out[k] -= 0.5 * white[k] * white[k];
         }
     }
