@@ -1,0 +1,277 @@
+"""A hidden Markov model as one object: fit, score, decode, predict, sample, save."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unrolled.core.errors import ConfigurationError, DataError, RunError
+from unrolled.core.files import write_atomically, write_json
+from unrolled.core.padded import Padded, pad
+from unrolled.core.settings import resolve
+from unrolled.ssm.hmm.baum_welch import BaumWelchSettings, Fit, baum_welch
+from unrolled.ssm.hmm.dynamics import Dynamics
+from unrolled.ssm.hmm.emissions.base import Emission
+from unrolled.ssm.hmm.inference import log_likelihood, smooth, viterbi
+from unrolled.ssm.hmm.prediction import HiddenMarkovStep, Prediction, by_kind, chain_scores, predict
+from unrolled.ssm.hmm.results import Paths
+from unrolled.ssm.hmm.sampling import Sampled, sample
+from unrolled.ssm.hmm.saving import put_together, take_apart
+from unrolled.ssm.hmm.settings import HiddenMarkovSettings
+from unrolled.ssm.hmm.start import STARTS, start_dynamics
+
+Outputs = Padded | Tensor | Sequence[Tensor]
+"""Sequences: padded, one by one `[time, features]`, or one alone."""
+FORMAT = 1
+"""Of saved models."""
+
+
+def as_padded(outputs: Outputs) -> Padded:
+    """Sequences in one padded tensor, whole numbers as they are, all else in float64.
+
+    Args:
+        outputs: padded sequences, a list of them, or one of `[time, features]` or `[time]`.
+
+    Returns:
+        The padded batch.
+    """
+    if isinstance(outputs, Tensor):
+        outputs = [outputs]
+    padded = outputs if isinstance(outputs, Padded) else pad(list(outputs))
+    return Padded(padded.data.to(torch.float64), padded.lengths) if padded.data.is_floating_point() else padded
+
+
+class HiddenMarkovModel:
+    """Fitted to sequences by Baum–Welch from several beginnings, or made of parts of one's own.
+
+    Example:
+        >>> model = HiddenMarkovModel(states=2, emission="categorical")
+        >>> fit = model.fit(torch.tensor([0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1]))
+        >>> model.decode(torch.tensor([0, 0, 1, 1])).states.shape
+        torch.Size([1, 4])
+    """
+
+    def __init__(self, *, dynamics: Dynamics | None = None, emission: Emission | str | None = None, **settings: Any) -> None:
+        """A model to be fitted, or one that is.
+
+        Args:
+            dynamics: of the states; what `fit` makes where it is left out.
+            emission: of the outputs; or the name of a kind, which `fit` makes.
+            settings: the other fields of `HiddenMarkovSettings`.
+
+        Raises:
+            ConfigurationError: one of dynamics and emission without the other, or of different numbers of states.
+        """
+        if isinstance(emission, str):
+            settings["emission"], emission = emission, None
+        if (dynamics is None) != (emission is None):
+            raise ConfigurationError(
+                "a model must have both `dynamics` and `emission`, or none of them to be fitted from data alone, got one"
+            )
+        if dynamics is not None and emission is not None:
+            dynamics.check()
+            emission.check()
+            if dynamics.states != emission.states:
+                raise ConfigurationError(f"`dynamics` and `emission` must have as many states, got {dynamics.states} and {emission.states}")
+            settings.setdefault("states", dynamics.states)
+        self.settings = resolve(HiddenMarkovSettings, settings)
+        self._dynamics, self._emission = dynamics, emission
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """How states follow each other."""
+        if self._dynamics is None:
+            raise DataError("a model must be fitted first; call `fit`")
+        return self._dynamics
+
+    @property
+    def emission(self) -> Emission:
+        """What each state's outputs are."""
+        if self._emission is None:
+            raise DataError("a model must be fitted first; call `fit`")
+        return self._emission
+
+    @property
+    def free_parameters(self) -> int:
+        """How many numbers are fitted."""
+        return self.dynamics.free_parameters + self.emission.free_parameters
+
+    def fit(self, outputs: Outputs, inputs: Tensor | None = None) -> Fit:
+        """Fit to sequences: from several beginnings, or, where the model has parts already, from these.
+
+        Args:
+            outputs: sequences; NaN is missing.
+            inputs: `[batch, time, inputs]` that drive the transitions.
+
+        Returns:
+            The best fit and its history; the model has its parts from now on.
+        """
+        padded, settings = as_padded(outputs), self.settings
+        when = BaumWelchSettings(settings.iterations, settings.tolerance)
+        fits = []
+        for beginning in range(1 if self._dynamics is not None else settings.restarts):
+            generator = torch.Generator().manual_seed(settings.seed + beginning)
+            dynamics = self._dynamics or start_dynamics(settings, inputs, generator)
+            emission = self._emission or STARTS[settings.emission](padded, settings, generator)
+            fits.append(baum_welch(dynamics, emission, padded, inputs=inputs, settings=when))
+        best = max(fits, key=lambda fit: fit.objectives[-1])
+        self._dynamics, self._emission = best.dynamics, best.emission
+        return best
+
+    def log_likelihood(self, outputs: Outputs, inputs: Tensor | None = None) -> Tensor:
+        """`log P(y)` of each sequence.
+
+        Args:
+            outputs: sequences.
+            inputs: those that drive the transitions.
+
+        Returns:
+            `[batch]`.
+        """
+        return log_likelihood(self.dynamics.chain(inputs), chain_scores(self.dynamics, self.emission, as_padded(outputs)))
+
+    def score(self, outputs: Outputs, inputs: Tensor | None = None) -> float:
+        """`log P(y)` of all sequences together.
+
+        Args:
+            outputs: sequences.
+            inputs: those that drive the transitions.
+
+        Returns:
+            A number, in nats.
+        """
+        return float(self.log_likelihood(outputs, inputs).sum())
+
+    def posterior(self, outputs: Outputs, inputs: Tensor | None = None) -> Padded:
+        """`P(z_t | y)`.
+
+        Args:
+            outputs: sequences.
+            inputs: those that drive the transitions.
+
+        Returns:
+            `[batch, time, states]`, zero past a length.
+        """
+        padded = as_padded(outputs)
+        smoothed = smooth(self.dynamics.chain(inputs), chain_scores(self.dynamics, self.emission, padded))
+        return Padded(by_kind(self.dynamics, smoothed.probabilities), padded.lengths)
+
+    def decode(self, outputs: Outputs, inputs: Tensor | None = None) -> Paths:
+        """The likeliest sequences of states (Viterbi).
+
+        Args:
+            outputs: sequences.
+            inputs: those that drive the transitions.
+
+        Returns:
+            States, -1 past a length, and `log P(y, z)`.
+        """
+        padded, owner = as_padded(outputs), self.dynamics.owner
+        paths = viterbi(self.dynamics.chain(inputs), chain_scores(self.dynamics, self.emission, padded))
+        return paths if owner is None else Paths(torch.where(paths.states < 0, -1, owner[paths.states]), paths.scores)
+
+    def predict(self, outputs: Outputs, steps: int = 1, *, inputs: tuple[Tensor, Tensor] | None = None, seed: int = 0) -> Prediction:
+        """The next outputs.
+
+        Args:
+            outputs: sequences so far.
+            steps: how many to look ahead.
+            inputs: those so far, and those of the next steps.
+            seed: for outputs that look back, whose next ones are drawn.
+
+        Returns:
+            Distributions of states, means and variances of outputs.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        return predict(self.dynamics, self.emission, as_padded(outputs), steps, inputs=inputs, generator=generator)
+
+    def sample(self, time: int, batch: int = 1, *, inputs: Tensor | None = None, seed: int = 0) -> Sampled:
+        """Sequences drawn from the model.
+
+        Args:
+            time: steps of each.
+            batch: how many.
+            inputs: those that drive the transitions.
+            seed: the same gives the same.
+
+        Returns:
+            States and outputs.
+        """
+        return sample(self.dynamics, self.emission, time, batch=batch, inputs=inputs, generator=torch.Generator().manual_seed(seed))
+
+    def stepper(self) -> HiddenMarkovStep:
+        """The filter as `initial_state` and `step`, for streams."""
+        return HiddenMarkovStep(self.dynamics, self.emission)
+
+    def aic(self, outputs: Outputs, inputs: Tensor | None = None) -> float:
+        """Akaike's criterion, `2 parameters - 2 log P(y)`: lower is better.
+
+        Args:
+            outputs: the sequences that it was fitted to.
+            inputs: those that drive the transitions.
+
+        Returns:
+            A number.
+        """
+        return 2 * self.free_parameters - 2 * self.score(outputs, inputs)
+
+    def bic(self, outputs: Outputs, inputs: Tensor | None = None) -> float:
+        """Schwarz's criterion, `parameters log(steps) - 2 log P(y)`: lower is better.
+
+        Args:
+            outputs: the sequences that it was fitted to.
+            inputs: those that drive the transitions.
+
+        Returns:
+            A number.
+        """
+        padded = as_padded(outputs)
+        return self.free_parameters * math.log(max(int(padded.lengths.sum()), 1)) - 2 * self.score(padded, inputs)
+
+    def save(self, folder: Path | str) -> None:
+        """Write `model.json` and `model.safetensors`.
+
+        Args:
+            folder: made where it is missing.
+        """
+        folder, tensors = Path(folder), dict[str, Tensor]()
+        parts = {name: take_apart(part, name, tensors) for name, part in (("dynamics", self.dynamics), ("emission", self.emission))}
+        write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
+        write_json(folder / "model.json", {"model": "hmm", "format": FORMAT, "settings": self.settings.model_dump(), **parts})
+
+    @classmethod
+    def load(cls, folder: Path | str) -> HiddenMarkovModel:
+        """Read what `save` has written.
+
+        Args:
+            folder: with both files.
+
+        Returns:
+            The model.
+
+        Raises:
+            RunError: a file is missing, damaged, or of another kind.
+        """
+        folder = Path(folder)
+        try:
+            told = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            tensors = load_file(folder / "model.safetensors")
+        except (OSError, ValueError, SafetensorError) as error:
+            raise RunError(
+                f"`{folder}` must hold a saved model (model.json and model.safetensors), but it cannot be read: {error}"
+            ) from None
+        if told.get("model") != "hmm" or told.get("format") != FORMAT:
+            raise RunError(
+                f"`{folder}` must hold a hidden Markov model of format {FORMAT}, got {told.get('model')!r} of format {told.get('format')!r}"
+            )
+        model = cls(dynamics=put_together(told["dynamics"], tensors), emission=put_together(told["emission"], tensors))
+        model.settings = resolve(HiddenMarkovSettings, told["settings"])
+        return model
