@@ -58,7 +58,7 @@ class Conditioned(NamedTuple):
 def condition(system: LinearGaussian, series: np.ndarray, inputs: np.ndarray | None = None) -> Conditioned:
     """States `h = b + X δ + e`, outputs `y = d + C h + ε`: `δ`, the diffuse states at first, has a flat prior and is integrated out."""
     A, Q, C, R, m, P = (np.asarray(one) for one in system[:6])
-    T, K, D = len(series), len(A), len(C)
+    T, K = len(series), len(A)
     flat = np.zeros(K, bool) if system.diffuse is None else system.diffuse.numpy()
     m, P = np.where(flat, 0, m), P * np.outer(~flat, ~flat)
     means, spread, loads = np.zeros((T, K)), np.zeros((T, K, T, K)), np.zeros((T, K, flat.sum()))

@@ -1,15 +1,35 @@
 """Linear dynamical systems: Kalman filter, smoothers, sampling, forecasts, fitting, and structural time-series models."""
 
+from unrolled.ssm.kalman.components import ARMA, Component, LocalLevel, LocalTrend, Regression, Seasonal, TrigonometricSeasonal
+from unrolled.ssm.kalman.forecast import Forecast, forecast
 from unrolled.ssm.kalman.inference import kalman_filter, kalman_log_likelihood, kalman_smoother
+from unrolled.ssm.kalman.optimise import Fitted, fit_by_gradient
 from unrolled.ssm.kalman.results import Filtered, Smoothed
+from unrolled.ssm.kalman.sampling import Drawn, sample, sample_states
+from unrolled.ssm.kalman.structural import StructuralModel
 from unrolled.ssm.kalman.system import LinearGaussian, check_system
 
 __all__ = [
+    "ARMA",
+    "Component",
+    "Drawn",
     "Filtered",
+    "Fitted",
+    "Forecast",
     "LinearGaussian",
+    "LocalLevel",
+    "LocalTrend",
+    "Regression",
+    "Seasonal",
     "Smoothed",
+    "StructuralModel",
+    "TrigonometricSeasonal",
     "check_system",
+    "fit_by_gradient",
+    "forecast",
     "kalman_filter",
     "kalman_log_likelihood",
     "kalman_smoother",
+    "sample",
+    "sample_states",
 ]

@@ -6,6 +6,9 @@
 #include <cstdlib>
 #include <mutex>
 #include <vector>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 namespace {
 
@@ -62,7 +65,7 @@ struct Worker {
 
   const Problem& p;
   const Arrays& at;
-  const long K, D, KK;
+  const long K, KK, D;
   const Sparse forwards, backwards, noise;
   std::vector<void*> owned;
   std::vector<std::vector<long>> used;  // which columns of a row are not zero; all, where rows differ from series to series
@@ -88,7 +91,7 @@ struct Worker {
   }
 
   Worker(const Problem& problem, bool back)
-      : p(problem), at(problem.at), K(problem.states), D(problem.entries), KK(K * K), forwards(at.transition, K, K, false),
+      : p(problem), at(problem.at), K(problem.states), KK(K * K), D(problem.entries), forwards(at.transition, K, K, false),
         backwards(at.transition, K, K, true), noise(at.noise, K, K, false), used(D), diffuse_at(problem.time) {
     shared_rows = room(D * K), row = room(K), a = room(K), P = room(KK), Pi = room(KK), product = room(KK), second = room(KK), M = room(K), Mi = room(K);
     for (long i = 0; i < D; ++i)
@@ -149,7 +152,7 @@ struct Worker {
 
   // --- Products ---
 
-  static void left(const Sparse& A, long K, const V* x, V* y) {  // y = A x, x square
+  void left(const Sparse& A, const V* x, V* y) const {  // y = A x, x square
     for (long i = 0; i < K; ++i) {
       V* to = y + i * K;
       fill(to, K);
@@ -161,7 +164,7 @@ struct Worker {
     }
   }
   void around(const Sparse& A, V* x, const double* plus) {  // x = A x A' + plus, symmetric
-    left(A, K, x, product);
+    left(A, x, product);
     for (long i = 0; i < K; ++i)
       for (long j = 0; j <= i; ++j) {
         V sum = splat(plus ? plus[i * K + j] : 0);
@@ -169,7 +172,7 @@ struct Worker {
         x[i * K + j] = x[j * K + i] = sum;
       }
   }
-  static void times(const Sparse& A, long K, V* x, V* y) {  // y = A x, x a vector
+  void times(const Sparse& A, V* x, V* y) const {  // y = A x, x a vector
     for (long i = 0; i < K; ++i) {
       V sum{};
       for (long n = A.start[i]; n < A.start[i + 1]; ++n) sum += A.value[n] * x[A.column[n]];
@@ -282,7 +285,7 @@ struct Worker {
           for (long j = 0; j < KK; ++j) kept_Pi[t * KK + j] = Pi[j];
       }
       if (t + 1 == p.time) break;
-      times(forwards, K, a, M);
+      times(forwards, a, M);
       if (at.shift)
         for (long j = 0; j < K; ++j) a[j] += read(at.shift, t + 1, K, j, 0);
       around(forwards, P, at.noise);
@@ -375,8 +378,8 @@ struct Worker {
   }
   // G = N A P of the finite parts, with what the infinite ones leave.
   void between(long t, bool diffuse) {
-    left(forwards, K, kept_P + t * KK, product), multiply(N0, product, G, 1, true);
-    if (diffuse) left(forwards, K, kept_Pi + t * KK, product), multiply(N1, product, G, 1, false);
+    left(forwards, kept_P + t * KK, product), multiply(N0, product, G, 1, true);
+    if (diffuse) left(forwards, kept_Pi + t * KK, product), multiply(N1, product, G, 1, false);
   }
   void sum_transition() {
     for (long j = 0; j < K; ++j)
@@ -401,8 +404,8 @@ struct Worker {
           for (long j = 0; j < K; ++j) Mi[j] = r0[j] * *weight;
           write(at.to_shift, t + 1, Mi, K);
         }
-        times(backwards, K, r0, M), around(backwards, N0, nullptr);
-        if (diffuse) times(backwards, K, r1, M), around(backwards, N1, nullptr), around(backwards, N2, nullptr);
+        times(backwards, r0, M), around(backwards, N0, nullptr);
+        if (diffuse) times(backwards, r1, M), around(backwards, N1, nullptr), around(backwards, N2, nullptr);
       }
       smoothed(t, diffuse, wanted);
       if (behind && score)  // Mi still holds what was behind
@@ -410,7 +413,7 @@ struct Worker {
           for (long k = 0; k < K; ++k) s_transition[j * K + k] += Mi[j] * smooth[k];
       write(at.smoothed_means, t, smooth, K), write(at.smoothed_covariances, t, cov, KK);
       if (lagged && behind) {
-        left(forwards, K, cov, product), left(noise, K, G, second);
+        left(forwards, cov, product), left(noise, G, second);
         for (long j = 0; j < KK; ++j) product[j] -= second[j];
         write(at.lagged_covariances, t + 1, product, KK);
       }
@@ -476,12 +479,34 @@ void run_all(const Problem& problem, bool back, int threads) {
 
 }  // namespace
 
+namespace {
+
+// Results are new memory: most of the time would go into making its small pages.
+void take_large_pages(const Problem& p) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  const long K = p.states, KK = K * K, page = 1 << 21;
+  const Arrays& at = p.at;
+  const struct { double* start; long count; } results[] = {
+      {at.log_likelihoods, 1}, {at.predicted_means, K}, {at.predicted_covariances, KK}, {at.predicted_diffuse, KK}, {at.means, K},
+      {at.covariances, KK}, {at.diffuse_covariances, KK}, {at.smoothed_means, K}, {at.smoothed_covariances, KK}, {at.lagged_covariances, KK}};
+  for (const auto& result : results) {
+    if (!result.start) continue;
+    const uintptr_t first = ((uintptr_t)result.start + page - 1) / page * page;
+    const uintptr_t end = (uintptr_t)(result.start + result.count * p.batch * p.time) / page * page;
+    if (first < end) madvise((void*)first, end - first, MADV_HUGEPAGE);
+  }
+#endif
+}
+
+}  // namespace
+
 extern "C" void run(void* const* arrays, const long* sizes, int back, int threads) {
   Problem problem;
   static_assert(sizeof(Arrays) % sizeof(void*) == 0);
   for (size_t i = 0; i < sizeof(Arrays) / sizeof(void*); ++i) ((void**)&problem.at)[i] = arrays[i];
   problem.batch = sizes[0], problem.time = sizes[1], problem.states = sizes[2], problem.entries = sizes[3], problem.patterns = sizes[4];
   problem.rank = sizes[5];
+  take_large_pages(problem);
   if (problem.batch < 3) run_all<2>(problem, back, threads);
   else run_all<8>(problem, back, threads);
 }
