@@ -1,6 +1,8 @@
 """Linear dynamical systems: Kalman filter, smoothers, sampling, forecasts, fitting, and structural time-series models."""
 
 from unrolled.ssm.kalman.components import ARMA, Component, LocalLevel, LocalTrend, Regression, Seasonal, TrigonometricSeasonal
+from unrolled.ssm.kalman.dynamical import LinearDynamicalSystem
+from unrolled.ssm.kalman.em import Structure
 from unrolled.ssm.kalman.forecast import Forecast, forecast
 from unrolled.ssm.kalman.inference import kalman_filter, kalman_log_likelihood, kalman_smoother
 from unrolled.ssm.kalman.optimise import Fitted, fit_by_gradient
@@ -16,6 +18,7 @@ __all__ = [
     "Filtered",
     "Fitted",
     "Forecast",
+    "LinearDynamicalSystem",
     "LinearGaussian",
     "LocalLevel",
     "LocalTrend",
@@ -23,6 +26,7 @@ __all__ = [
     "Seasonal",
     "Smoothed",
     "StructuralModel",
+    "Structure",
     "TrigonometricSeasonal",
     "check_system",
     "fit_by_gradient",
