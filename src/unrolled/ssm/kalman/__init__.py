@@ -6,8 +6,12 @@ from unrolled.ssm.kalman.em import Structure
 from unrolled.ssm.kalman.forecast import Forecast, forecast
 from unrolled.ssm.kalman.inference import kalman_filter, kalman_log_likelihood, kalman_smoother
 from unrolled.ssm.kalman.optimise import Fitted, fit_by_gradient
+from unrolled.ssm.kalman.parallel import parallel_filter, parallel_smoother
 from unrolled.ssm.kalman.results import Filtered, Smoothed
+from unrolled.ssm.kalman.rts import rts_smoother
 from unrolled.ssm.kalman.sampling import Drawn, sample, sample_states
+from unrolled.ssm.kalman.square_root import square_root_filter, square_root_smoother
+from unrolled.ssm.kalman.step import KalmanOutput, KalmanState, KalmanStep
 from unrolled.ssm.kalman.structural import StructuralModel
 from unrolled.ssm.kalman.system import LinearGaussian, check_system
 
@@ -18,6 +22,9 @@ __all__ = [
     "Filtered",
     "Fitted",
     "Forecast",
+    "KalmanOutput",
+    "KalmanState",
+    "KalmanStep",
     "LinearDynamicalSystem",
     "LinearGaussian",
     "LocalLevel",
@@ -34,6 +41,11 @@ __all__ = [
     "kalman_filter",
     "kalman_log_likelihood",
     "kalman_smoother",
+    "parallel_filter",
+    "parallel_smoother",
+    "rts_smoother",
     "sample",
     "sample_states",
+    "square_root_filter",
+    "square_root_smoother",
 ]
