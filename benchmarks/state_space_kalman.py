@@ -52,11 +52,15 @@ def random_case(series: int, steps: int) -> tuple[LinearGaussian, Tensor]:
 
 
 def prepared(system: LinearGaussian, row: np.ndarray, output: int | None = None) -> KalmanSmoother:
-    """statsmodels' smoother of one series, as its users set it up."""
+    """The smoother of statsmodels for one series, as its users set it up."""
     peer = KalmanSmoother(k_endog=OBSERVED, k_states=STATES, k_posdef=STATES, **({} if output is None else {"smoother_output": output}))
     peer.bind(row)
     peer["design"], peer["obs_cov"] = system.emission.numpy(), system.emission_covariance.numpy()
-    peer["transition"], peer["selection"], peer["state_cov"] = system.transition.numpy(), np.eye(STATES), system.transition_covariance.numpy()
+    peer["transition"], peer["selection"], peer["state_cov"] = (
+        system.transition.numpy(),
+        np.eye(STATES),
+        system.transition_covariance.numpy(),
+    )
     peer.initialize_known(system.initial_mean.numpy(), system.initial_covariance.numpy())
     return peer
 

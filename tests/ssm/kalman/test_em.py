@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from .gaussian import random_series, random_system
 TIME = 25
 
 
-def one_step(system: LinearGaussian, series: Tensor | Padded, structure: Structure | None = None, inputs: Tensor | None = None) -> LinearGaussian:
+def one_step(
+    system: LinearGaussian, series: Tensor | Padded, structure: Structure | None = None, inputs: Tensor | None = None
+) -> LinearGaussian:
     padded = as_padded(system, series)
     return maximise(system, expect(system, padded, inputs, kalman_smoother(system, padded, inputs)), structure or Structure())
 
@@ -47,7 +50,10 @@ def test_a_step_is_that_of_pykalman() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("structure", [Structure(), Structure(("emission_covariance",), {"transition": torch.eye(2).bool()}, {"transition_covariance": "diagonal"})])
+@pytest.mark.parametrize(
+    "structure",
+    [Structure(), Structure(("emission_covariance",), {"transition": torch.eye(2).bool()}, {"transition_covariance": "diagonal"})],
+)
 def test_the_likelihood_never_falls(structure: Structure) -> None:
     system, series = random_system(2, 3, inputs=1), random_series(3, TIME, 3, missing=0.4)
     inputs = torch.randn(3, TIME, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -59,7 +65,7 @@ def test_the_likelihood_never_falls(structure: Structure) -> None:
             assert torch.equal(system.emission_covariance, before.emission_covariance)
             assert torch.equal(system.transition[0, 1], before.transition[0, 1])
             assert not bool(system.transition_covariance[0, 1])
-    assert all(later > earlier for earlier, later in zip(told[1:], told[2:], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(told[1:]))
 
 
 def test_where_em_rests_the_likelihood_is_flat() -> None:

@@ -43,7 +43,11 @@ STATSMODELS = {
     "level": (LocalLevel(), {"level": "local level"}, {"irregular": NOISE, "level": LEVEL}),
     "trend": (LocalTrend(), {"level": "local linear trend"}, {"irregular": NOISE, "level": LEVEL, "slope": SLOPE}),
     "smooth trend": (LocalTrend(smooth=True), {"level": "smooth trend"}, {"irregular": NOISE, "slope": SLOPE}),
-    "seasonal": (LocalLevel() + Seasonal(4), {"level": "local level", "seasonal": 4}, {"irregular": NOISE, "level": LEVEL, "seasonal": SEASON}),
+    "seasonal": (
+        LocalLevel() + Seasonal(4),
+        {"level": "local level", "seasonal": 4},
+        {"irregular": NOISE, "level": LEVEL, "seasonal": SEASON},
+    ),
     "waves": (
         LocalLevel() + TrigonometricSeasonal(6, 2),
         {"level": "local level", "freq_seasonal": [{"period": 6, "harmonics": 2}]},
@@ -188,10 +192,15 @@ def test_drawn_paths_have_the_moments_of_the_smoother(diffuse: int) -> None:
     torch.testing.assert_close(paths.mean(0), smoothed.means[0], atol=0.04 * scale, rtol=0)
     deviations = paths - smoothed.means[0]
     torch.testing.assert_close(deviations[:, 2].T @ deviations[:, 2] / 20_000, smoothed.covariances[0, 2], atol=0.06 * scale**2, rtol=0)
-    torch.testing.assert_close(deviations[:, 2].T @ deviations[:, 1] / 20_000, smoothed.lagged_covariances[0, 2], atol=0.06 * scale**2, rtol=0)
+    torch.testing.assert_close(
+        deviations[:, 2].T @ deviations[:, 1] / 20_000, smoothed.lagged_covariances[0, 2], atol=0.06 * scale**2, rtol=0
+    )
 
 
 def test_a_series_that_cannot_be_fitted_is_refused() -> None:
-    for series, said in ((torch.ones(1, 1, 1), "must see more than"), (torch.full((1, 30, 1), 2.0), "every output must vary, got 2 everywhere")):
+    for series, said in (
+        (torch.ones(1, 1, 1), "must see more than"),
+        (torch.full((1, 30, 1), 2.0), "every output must vary, got 2 everywhere"),
+    ):
         with pytest.raises(DataError, match=said):
             StructuralModel(LocalLevel()).fit(series)

@@ -139,10 +139,10 @@ class TrigonometricSeasonal(Component):
         for wave in range(1, (self.harmonics or self.period // 2) + 1):
             angle = 2 * math.pi * wave / self.period
             cosine, sine = math.cos(angle), math.sin(angle)
-            blocks.append(torch.tensor([[-1.0]]) if 2 * wave == self.period else torch.tensor([[cosine, sine], [-sine, cosine]]))
+            turn = [[-1.0]] if 2 * wave == self.period else [[cosine, sine], [-sine, cosine]]
+            blocks.append(torch.tensor(turn, dtype=torch.float64))
             emission += [1.0] if 2 * wave == self.period else [1.0, 0.0]
-        # In double precision: a wave must come back to itself after its period.
-        return _diffuse(torch.block_diag(*[block.double() for block in blocks]), values["seasonal"].expand(len(emission)), emission)
+        return _diffuse(torch.block_diag(*blocks), values["seasonal"].expand(len(emission)), emission)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,9 @@ class ARMA(Component):
 
     def __post_init__(self) -> None:
         if self.autoregressive < 0 or self.moving_average < 0 or self.autoregressive + self.moving_average == 0:
-            raise ConfigurationError(f"the orders of `ARMA` must be at least 0 and not both 0, got {self.autoregressive} and {self.moving_average}")
+            raise ConfigurationError(
+                f"the orders of `ARMA` must be at least 0 and not both 0, got {self.autoregressive} and {self.moving_average}"
+            )
 
     def parameters(self) -> dict[str, tuple[Kind, int]]:
         """The coefficients, bound to be stationary and invertible, and the variance of `ε`."""
@@ -172,7 +174,9 @@ class ARMA(Component):
         load = torch.cat([shock.new_ones(1), values.get("ma", nothing(0)), nothing(size - 1 - self.moving_average)])
         transition = torch.cat([ar.unsqueeze(1), torch.eye(size, dtype=shock.dtype)[:, : size - 1]], 1)
         covariance = shock * load.unsqueeze(1) * load
-        stationary = torch.linalg.solve(torch.eye(size * size, dtype=shock.dtype) - torch.kron(transition, transition), covariance.flatten())
+        stationary = torch.linalg.solve(
+            torch.eye(size * size, dtype=shock.dtype) - torch.kron(transition, transition), covariance.flatten()
+        )
         emission = torch.eye(size, dtype=shock.dtype)[0]
         return Block(transition, covariance, emission, stationary.view(size, size), torch.zeros(size, dtype=torch.bool))
 
@@ -213,7 +217,7 @@ def _diffuse(transition: Tensor, variances: Tensor, emission: list[float]) -> Bl
     size = len(emission)
     flat = torch.ones(size, dtype=torch.bool)
     return Block(
-        transition.to(variances), variances.diag(), torch.tensor(emission).to(variances), variances.new_zeros(size, size), flat
+        transition.to(variances), variances.diag(), torch.tensor(emission, dtype=variances.dtype), variances.new_zeros(size, size), flat
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,9 @@ NEVER = 1e-10
 class LinearDynamicalSystem(LinearModel):
     """A linear-Gaussian state-space model whose parameters are learnt, by EM or by the gradient."""
 
-    def __init__(self, states: int, *, offset: bool = True, structure: Structure | None = None, system: LinearGaussian | None = None) -> None:
+    def __init__(
+        self, states: int, *, offset: bool = True, structure: Structure | None = None, system: LinearGaussian | None = None
+    ) -> None:
         """Describe a model.
 
         Args:
@@ -148,7 +151,8 @@ class LinearDynamicalSystem(LinearModel):
         system, padded, known = self._begin(series, inputs, generator)
         pieces = _Pieces(system, self.structure)
         found = fit_by_gradient(pieces.build, [pieces.start()], padded, known, iterations=iterations)
-        self._system = LinearGaussian(*(None if one is None else one.detach() for one in pieces.build(found.parameters)))
+        held = pieces.build(found.parameters)._asdict()
+        self._system = LinearGaussian(**{name: None if one is None else one.detach() for name, one in held.items()})
         self._keep(found.log_likelihood, padded, found.history)
         return self
 
@@ -189,7 +193,9 @@ class LinearDynamicalSystem(LinearModel):
         data = series.data if isinstance(series, Padded) else series
         if data.dim() != 3:
             raise DataError(f"a series must be [batch, time, observed], got {tuple(data.shape)}")
-        system = self._system or start_system(self.states, series, 0 if inputs is None else inputs.shape[2], offset=self.offset, generator=generator)
+        system = self._system or start_system(
+            self.states, series, 0 if inputs is None else inputs.shape[2], offset=self.offset, generator=generator
+        )
         padded = as_padded(system, series)
         check_fittable(padded, self.states)
         return system, padded, check_inputs(system, padded, self.known_inputs(padded, inputs))
@@ -212,7 +218,8 @@ def start_system(
     """
     data, lengths = series if isinstance(series, Padded) else (series, torch.full((len(series),), series.shape[1]))
     rows = data.double()[torch.arange(data.shape[1], device=data.device) < lengths.to(data.device).unsqueeze(1)]
-    D, like = data.shape[2], {"dtype": torch.float64, "device": data.device}
+    D = data.shape[2]
+    like: dict[str, Any] = {"dtype": torch.float64, "device": data.device}
     mean = rows.nanmean(0).nan_to_num()
     centred = (rows - mean).nan_to_num()
     spread = centred.T @ centred / max(len(rows), 1)
@@ -268,7 +275,9 @@ class _Pieces:
             return matrix.flatten() if mask is None else matrix[mask]
         variances = matrix.diag().clamp(min=NEVER).log()
         safe = matrix + NEVER * torch.eye(len(matrix)).to(matrix)
-        return {"full": lambda: free_of_covariance(safe), "diagonal": lambda: variances, "spherical": lambda: variances[:1]}[self._form(name)]()
+        return {"full": lambda: free_of_covariance(safe), "diagonal": lambda: variances, "spherical": lambda: variances[:1]}[
+            self._form(name)
+        ]()
 
     def _bound(self, name: str, part: Tensor) -> Tensor:
         matrix = getattr(self.system, name)
@@ -279,5 +288,3 @@ class _Pieces:
         if mask is None:
             return part.view_as(matrix)
         return matrix.masked_scatter(mask, part)
-
-

@@ -84,10 +84,14 @@ def check_structure(structure: Structure) -> None:
     """
     for name in (*structure.frozen, *(structure.free or {}), *(structure.covariances or {})):
         if name not in LinearGaussian._fields:
-            raise ConfigurationError(f"a structure must name fields of `LinearGaussian`, got `{name}`; {nearest(name, LinearGaussian._fields)}")
+            raise ConfigurationError(
+                f"a structure must name fields of `LinearGaussian`, got `{name}`; {nearest(name, LinearGaussian._fields)}"
+            )
     for form in (structure.covariances or {}).values():
         if form not in COVARIANCES:
-            raise ConfigurationError(f"a covariance must have one of the forms {', '.join(COVARIANCES)}, got `{form}`; {nearest(form, COVARIANCES)}")
+            raise ConfigurationError(
+                f"a covariance must have one of the forms {', '.join(COVARIANCES)}, got `{form}`; {nearest(form, COVARIANCES)}"
+            )
 
 
 def expect(system: LinearGaussian, series: Padded, inputs: Tensor | None, smoothed: Smoothed) -> Expected:

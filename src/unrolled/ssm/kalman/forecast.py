@@ -117,9 +117,7 @@ def _longer(data: Tensor, series: Padded, horizon: int, values: Tensor | None) -
     return longer.scatter(1, places, values.to(longer))
 
 
-def _outputs(
-    system: LinearGaussian, filtered: Filtered, lengths: Tensor, horizon: int, inputs: Tensor | None, level: float
-) -> Forecast:
+def _outputs(system: LinearGaussian, filtered: Filtered, lengths: Tensor, horizon: int, inputs: Tensor | None, level: float) -> Forecast:
     places = lengths.unsqueeze(1) + torch.arange(horizon, device=lengths.device)
     rows = torch.arange(len(lengths), device=lengths.device).unsqueeze(1)
     chosen = Filtered(*(None if one is None else one[rows, places] for one in filtered))  # type: ignore[arg-type]

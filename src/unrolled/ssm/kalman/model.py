@@ -177,7 +177,9 @@ def check_fittable(series: Padded, needed: int) -> None:
     """
     seen = ~series.data.isnan()
     if int(seen.sum()) <= needed:
-        raise DataError(f"a fit must see more than {needed} numbers, got {int(seen.sum())}; give a longer series or a model with fewer states")
+        raise DataError(
+            f"a fit must see more than {needed} numbers, got {int(seen.sum())}; give a longer series or a model with fewer states"
+        )
     for output in range(series.data.shape[2]):
         values = series.data[:, :, output][seen[:, :, output]]
         if len(values) == 0 or bool((values == values[0]).all()):
@@ -214,7 +216,9 @@ def read_model(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tenso
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         parameters = load_file(folder / PARAMETERS)
     except FileNotFoundError as error:
-        raise RunError(f"`{folder}` must hold a saved model ({DESCRIPTION} and {PARAMETERS}), but {error.filename or 'a file'} is not there") from None
+        raise RunError(
+            f"`{folder}` must hold a saved model ({DESCRIPTION} and {PARAMETERS}), but {error.filename or 'a file'} is not there"
+        ) from None
     except Exception as error:
         raise RunError(f"`{folder}` holds a model that is damaged ({error})") from None
     if description.get("format") != FORMAT or description.get("model") != kind:

@@ -65,7 +65,9 @@ def fit_by_gradient(
         known = check_inputs(system, padded, inputs)
     found = [one for one in (_search(build, start, padded, known, iterations) for start in starts) if one is not None]
     if not found:
-        raise DataError("the log-likelihood must be finite at one of `starts`, got none that is; try starts nearer to the scale of the data")
+        raise DataError(
+            "the log-likelihood must be finite at one of `starts`, got none that is; try starts nearer to the scale of the data"
+        )
     return max(found, key=lambda one: one.log_likelihood)
 
 

@@ -99,7 +99,7 @@ def _filter(system: LinearGaussian, padded: Padded, known: Tensor | None) -> Fil
 
 
 def _elements(system: LinearGaussian, y: Tensor, seen: Tensor, rows: Tensor, shift: Tensor) -> Elements:
-    B, T, K = shift.shape
+    T, K = shift.shape[1:]
     spread = torch.cat([system.initial_covariance.expand(1, 1, K, K), system.transition_covariance.expand(1, T - 1, K, K)], 1)
     moves = torch.cat([torch.zeros_like(system.transition).expand(1, 1, K, K), system.transition.expand(1, T - 1, K, K)], 1)
     root = torch.linalg.cholesky(rows @ spread @ rows.mT + _noise(system, seen))

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-
 WITHIN = 1 - 1e-6
 """Partial autocorrelations stay below this: at 1 there is no stationary distribution."""
 

@@ -57,6 +57,8 @@ def _gains(system: LinearGaussian, covariances: Tensor, predicted: Tensor, insid
     one = torch.eye(system.states, dtype=predicted.dtype, device=predicted.device)
     root, wrong = torch.linalg.cholesky_ex(torch.where(inside[..., None, None], predicted, one))
     if bool(wrong.any()):
-        raise DataError("the Rauch-Tung-Striebel smoother must invert predicted covariances, got one that is singular; use `kalman_smoother`")
+        raise DataError(
+            "the Rauch-Tung-Striebel smoother must invert predicted covariances, got one that is singular; use `kalman_smoother`"
+        )
     gains = torch.cholesky_solve(system.transition @ covariances, root).mT
     return torch.where(inside[..., None, None], gains, 0)

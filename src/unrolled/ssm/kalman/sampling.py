@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -38,7 +38,7 @@ def sample(
     """
     check_system(system)
     K, D = system.states, system.observed
-    like = {"dtype": system.transition.dtype, "device": system.transition.device}
+    like: dict[str, Any] = {"dtype": system.transition.dtype, "device": system.transition.device}
     none = Padded(torch.zeros(batch, time, D, **like), torch.full((batch,), time, device=like["device"]))
     known = check_inputs(system, none, inputs)
     mean, covariance, _ = system.prior()

@@ -117,7 +117,9 @@ def _learn(system: LinearGaussian, mean: Tensor, root: Tensor, y: Tensor) -> _St
     one = torch.eye(D, dtype=y.dtype, device=y.device)
     noise, wrong = torch.linalg.cholesky_ex(torch.where(both, system.emission_covariance, one))
     if bool(wrong.any()):
-        raise DataError("the square-root form must have a positive definite `emission_covariance`, got one that is singular; use `kalman_filter`")
+        raise DataError(
+            "the square-root form must have a positive definite `emission_covariance`, got one that is singular; use `kalman_filter`"
+        )
     across = seen.unsqueeze(2) * (system.emission @ root)
     below = root.new_zeros(len(y), root.shape[1], D)
     array = _triangular(torch.cat([torch.cat([noise, across], 2), torch.cat([below, root], 2)], 1))

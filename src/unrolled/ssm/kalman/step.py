@@ -93,7 +93,9 @@ class KalmanStep:
             predicted = predicted + known.to(mean) @ system.emission_input.T
         told = torch.zeros_like(mean[:, 0])
         for i in range(y.shape[1]):
-            rows, variances = (one[given.patterns[:, 0] if given.patterns is not None else ones - 1, i] for one in (given.rows, given.variances))
+            rows, variances = (
+                one[given.patterns[:, 0] if given.patterns is not None else ones - 1, i] for one in (given.rows, given.variances)
+            )
             belief, log_probability, _ = take(belief, given.values[:, 0, i], rows, variances)
             told = told + log_probability
         ahead = advance(system, belief, None)
