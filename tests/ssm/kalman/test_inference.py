@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unrolled.core.errors import DataError
 from unrolled.core.padded import Padded
-from unrolled.ssm.kalman import LinearGaussian, compiled, kalman_filter, kalman_log_likelihood, kalman_smoother
+from unrolled.ssm.kalman import LinearGaussian, compiled, kalman_filter, kalman_filter_and_smoother, kalman_log_likelihood, kalman_smoother
 
 from .gaussian import condition, random_series, random_system
 
@@ -70,6 +70,19 @@ def test_the_kernel_is_its_loop(name: str) -> None:
             assert (one is None) == (other is None)
             if one is not None:
                 torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-7)
+    for plain in (True, False):
+        together = kalman_filter_and_smoother(system, series, inputs, plain=plain)
+        apart = [by(system, series, inputs, plain=plain) for by in (kalman_filter, kalman_smoother)]
+        for one, other in zip((*together[0], *together[1]), (*apart[0], *apart[1]), strict=True):
+            assert one is other is None or torch.equal(one, other)
+
+
+def test_the_kernel_for_one_number_of_states_is_that_for_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    system, series, inputs = made("partly diffuse")
+    expected = kalman_smoother(system, series, inputs)
+    monkeypatch.setattr(compiled, "MUCH_WORK", 1)
+    for one, other in zip(kalman_smoother(system, series, inputs), expected, strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -144,7 +157,7 @@ def test_single_precision_stays_so() -> None:
 def test_without_a_compiler_the_loop_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     system, series, _ = made("correlated noise")
     expected = kalman_filter(system, series, plain=True)
-    monkeypatch.setattr(compiled, "kernel", lambda: None)
+    monkeypatch.setattr(compiled, "kernel", lambda states=None: None)
     torch.testing.assert_close(kalman_filter(system, series).means, expected.means, rtol=0, atol=0)
 
 

@@ -4,7 +4,7 @@ from unrolled.ssm.kalman.components import ARMA, Component, LocalLevel, LocalTre
 from unrolled.ssm.kalman.dynamical import LinearDynamicalSystem
 from unrolled.ssm.kalman.em import Structure
 from unrolled.ssm.kalman.forecast import Forecast, forecast
-from unrolled.ssm.kalman.inference import kalman_filter, kalman_log_likelihood, kalman_smoother
+from unrolled.ssm.kalman.inference import kalman_filter, kalman_filter_and_smoother, kalman_log_likelihood, kalman_smoother
 from unrolled.ssm.kalman.optimise import Fitted, fit_by_gradient
 from unrolled.ssm.kalman.parallel import parallel_filter, parallel_smoother
 from unrolled.ssm.kalman.results import Filtered, Smoothed
@@ -39,6 +39,7 @@ __all__ = [
     "fit_by_gradient",
     "forecast",
     "kalman_filter",
+    "kalman_filter_and_smoother",
     "kalman_log_likelihood",
     "kalman_smoother",
     "parallel_filter",

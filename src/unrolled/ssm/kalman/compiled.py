@@ -35,15 +35,25 @@ ORDER = READ + FILTERED + SMOOTHED + SCORE
 """The fields of `Arrays` in `kernel.cpp`."""
 
 
+MUCH_WORK = 50_000
+"""From so many steps of all series on it pays to build a kernel for the number of states."""
+MOST_STATES = 8
+"""Of more states the loops are long enough as they are."""
+
+
 @functools.cache
-def kernel() -> Any | None:
+def kernel(states: int | None = None) -> Any | None:
     """The kernel, built at the first call.
+
+    Args:
+        states: build it for so many; for any number, if not given.
 
     Returns:
         The function, or `None` where there is no compiler.
     """
+    known = "" if states is None else f"#define STATES {states}\n"
     try:
-        library = system_compiler().load((Path(__file__).parent / "kernel.cpp").read_text(encoding="utf-8"))
+        library = system_compiler().load(known + (Path(__file__).parent / "kernel.cpp").read_text(encoding="utf-8"))
     except NoCompiler:
         return None
     library.run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
@@ -74,15 +84,7 @@ def filter_compiled(system: LinearGaussian, series: Entries) -> Filtered:
     Returns:
         All of `Filtered`, without a graph.
     """
-    B, T, _ = series.values.shape
-    K = system.states
-    sizes = {"log_likelihoods": (), "predicted_means": (K,), "predicted_covariances": (K, K), "means": (K,), "covariances": (K, K)}
-    if system.rank:
-        sizes |= {"predicted_diffuse": (K, K), "diffuse_covariances": (K, K)}
-    found = {name: torch.empty(B, T, *size, dtype=torch.float64) for name, size in sizes.items()}
-    _run(system, series, found, back=False)
-    given = [found[name].to(series.values.dtype) if name in found else None for name in FILTERED]
-    return Filtered(given[0], given[1], given[2], given[4], given[5], given[3], given[6])  # type: ignore[arg-type]
+    return _filtered(_run(system, series, _filter_sizes(system), back=False))
 
 
 def smoother_compiled(system: LinearGaussian, series: Entries) -> Smoothed:
@@ -95,13 +97,42 @@ def smoother_compiled(system: LinearGaussian, series: Entries) -> Smoothed:
     Returns:
         All of `Smoothed`, without a graph.
     """
-    B, T, _ = series.values.shape
+    return _smoothed(_run(system, series, {"log_likelihoods": (), **_smoother_sizes(system)}, back=True))
+
+
+def both_compiled(system: LinearGaussian, series: Entries) -> tuple[Filtered, Smoothed]:
+    """The filter, then the smoother.
+
+    Args:
+        system: the model.
+        series: its outputs, at least one step.
+
+    Returns:
+        All of `Filtered` and of `Smoothed`, without a graph.
+    """
+    found = _run(system, series, _filter_sizes(system) | _smoother_sizes(system), back=True)
+    return _filtered(found), _smoothed(found)
+
+
+def _filter_sizes(system: LinearGaussian) -> dict[str, tuple[int, ...]]:
     K = system.states
-    sizes = {"log_likelihoods": (), "smoothed_means": (K,), "smoothed_covariances": (K, K), "lagged_covariances": (K, K)}
-    found = {name: torch.empty(B, T, *size, dtype=torch.float64) for name, size in sizes.items()}
-    _run(system, series, found, back=True)
-    told, means, covariances, lagged = (found[name].to(series.values.dtype) for name in sizes)
-    return Smoothed(told.sum(1), means, covariances, lagged)
+    sizes = {"log_likelihoods": (), "predicted_means": (K,), "predicted_covariances": (K, K), "means": (K,), "covariances": (K, K)}
+    return sizes | ({"predicted_diffuse": (K, K), "diffuse_covariances": (K, K)} if system.rank else {})
+
+
+def _smoother_sizes(system: LinearGaussian) -> dict[str, tuple[int, ...]]:
+    K = system.states
+    return {"smoothed_means": (K,), "smoothed_covariances": (K, K), "lagged_covariances": (K, K)}
+
+
+def _filtered(found: Mapping[str, Tensor]) -> Filtered:
+    given = {name: found.get(name) for name in FILTERED}
+    infinite = {"predicted_diffuse": given.pop("predicted_diffuse"), "diffuse": given.pop("diffuse_covariances")}
+    return Filtered(**given, **infinite)  # type: ignore[arg-type]
+
+
+def _smoothed(found: Mapping[str, Tensor]) -> Smoothed:
+    return Smoothed(found["log_likelihoods"].sum(1), *(found[name] for name in SMOOTHED))
 
 
 def log_likelihood_compiled(system: LinearGaussian, series: Entries) -> Tensor:
@@ -165,7 +196,8 @@ def _named(given: tuple[Tensor | None, ...]) -> dict[str, Tensor | None]:
     return dict(zip(GIVEN, given, strict=True))
 
 
-def _run(system: LinearGaussian, series: Entries, found: Mapping[str, Tensor], *, back: bool) -> None:
+def _run(system: LinearGaussian, series: Entries, sizes: Mapping[str, tuple[int, ...]], *, back: bool) -> dict[str, Tensor]:
+    found = {name: torch.empty(*series.values.shape[:2], *size, dtype=torch.float64) for name, size in sizes.items()}
     mean, covariance, diffuse = system.prior()
     read = {
         "transition": system.transition,
@@ -181,6 +213,7 @@ def _run(system: LinearGaussian, series: Entries, found: Mapping[str, Tensor], *
         "lengths": series.lengths,
     }
     _call(read, found, back=back)
+    return {name: one.to(series.values.dtype) for name, one in found.items()}
 
 
 def _call(read: Mapping[str, Tensor | None], found: Mapping[str, Tensor], *, back: bool) -> None:
@@ -192,6 +225,6 @@ def _call(read: Mapping[str, Tensor | None], found: Mapping[str, Tensor], *, bac
     sizes = (*held["values"].shape[:2], len(held["mean"]), held["values"].shape[2], len(held["rows"]), rank)
     arrays = held | dict(found)
     pointers = (ctypes.c_void_p * len(ORDER))(*[arrays[name].data_ptr() if name in arrays else None for name in ORDER])
-    run = kernel()
+    run = kernel(sizes[2] if sizes[0] * sizes[1] >= MUCH_WORK and sizes[2] <= MOST_STATES else None)
     assert run is not None
     run(pointers, (ctypes.c_long * len(sizes))(*sizes), int(back), torch.get_num_threads())

@@ -151,8 +151,9 @@ class LinearDynamicalSystem(LinearModel):
         system, padded, known = self._begin(series, inputs, generator)
         pieces = _Pieces(system, self.structure)
         found = fit_by_gradient(pieces.build, [pieces.start()], padded, known, iterations=iterations)
-        held = pieces.build(found.parameters)._asdict()
-        self._system = LinearGaussian(**{name: None if one is None else one.detach() for name, one in held.items()})
+        held: dict[str, Any] = pieces.build(found.parameters)._asdict()
+        held = {name: None if one is None else one.detach() for name, one in held.items()}
+        self._system = LinearGaussian(**held)
         self._keep(found.log_likelihood, padded, found.history)
         return self
 

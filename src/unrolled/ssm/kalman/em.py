@@ -28,7 +28,7 @@ class Pairs(NamedTuple):
     left: Float[Tensor, "left left"]
     cross: Float[Tensor, "left right"]
     right: Float[Tensor, "right right"]
-    count: Float[Tensor, ""]
+    steps: Float[Tensor, ""]
 
 
 class Expected(NamedTuple):
@@ -191,10 +191,10 @@ def _regressed(system: LinearGaussian, pairs: Pairs, names: tuple[str, str, str]
     changed = {matrix: coefficients[:, :size]}
     if parts[1] is not None:
         changed[by_input] = coefficients[:, size:]
-    if covariance not in structure.frozen and float(pairs.count):
+    if covariance not in structure.frozen and float(pairs.steps):
         across = cross @ coefficients.T
         left = pairs.left - across - across.T + coefficients @ right @ coefficients.T
-        changed[covariance] = _form(covariance, structure)(left / pairs.count)
+        changed[covariance] = _form(covariance, structure)(left / pairs.steps)
     return changed
 
 

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrolled.core.padded import Padded
-from unrolled.ssm.kalman.compiled import can_run, filter_compiled, log_likelihood_compiled, smoother_compiled
+from unrolled.ssm.kalman.compiled import both_compiled, can_run, filter_compiled, log_likelihood_compiled, smoother_compiled
 from unrolled.ssm.kalman.entries import Entries, as_padded, check_inputs, entries
-from unrolled.ssm.kalman.loop import filter_loop, smoother_loop
+from unrolled.ssm.kalman.loop import both_loop, filter_loop
 from unrolled.ssm.kalman.results import Filtered, Smoothed
 from unrolled.ssm.kalman.system import LinearGaussian, check_system, symmetric
 
@@ -59,8 +59,30 @@ def kalman_smoother(system: LinearGaussian, series: Tensor | Padded, inputs: Ten
         none = _no_steps(system, given)
         return Smoothed(none.log_likelihood, none.means, none.covariances, none.covariances)
     if plain or _wants_graph(system, given) or not can_run(system, given):
-        return smoother_loop(system, given)
+        return both_loop(system, given)[1]
     return smoother_compiled(system, given)
+
+
+def kalman_filter_and_smoother(
+    system: LinearGaussian, series: Tensor | Padded, inputs: Tensor | None = None, *, plain: bool = False
+) -> tuple[Filtered, Smoothed]:
+    """Filter and smoother in one run, for both of their results.
+
+    Args:
+        system: the model.
+        series: outputs `[batch, time, observed]`; NaN is missing, a single number or a whole row.
+        inputs: `[batch, time, input]`, known everywhere, for a system that has any.
+        plain: always by the loop that defines what is right.
+
+    Returns:
+        What `kalman_filter` and `kalman_smoother` give; differentiable.
+    """
+    system, given = _given(system, series, inputs)
+    if 0 in given.values.shape:
+        return kalman_filter(system, series, inputs), kalman_smoother(system, series, inputs)
+    if plain or _wants_graph(system, given) or not can_run(system, given):
+        return both_loop(system, given)
+    return both_compiled(system, given)
 
 
 def kalman_log_likelihood(

@@ -65,7 +65,12 @@ struct Worker {
 
   const Problem& p;
   const Arrays& at;
-  const long K, KK, D;
+#ifdef STATES
+  static constexpr long K = STATES, KK = K * K;  // known when it is built: loops over states are then written out
+#else
+  const long K, KK;
+#endif
+  const long D;
   const Sparse forwards, backwards, noise;
   std::vector<void*> owned;
   std::vector<std::vector<long>> used;  // which columns of a row are not zero; all, where rows differ from series to series
@@ -91,7 +96,11 @@ struct Worker {
   }
 
   Worker(const Problem& problem, bool back)
-      : p(problem), at(problem.at), K(problem.states), KK(K * K), D(problem.entries), forwards(at.transition, K, K, false),
+      : p(problem), at(problem.at),
+#ifndef STATES
+        K(problem.states), KK(K * K),
+#endif
+        D(problem.entries), forwards(at.transition, K, K, false),
         backwards(at.transition, K, K, true), noise(at.noise, K, K, false), used(D), diffuse_at(problem.time) {
     shared_rows = room(D * K), row = room(K), a = room(K), P = room(KK), Pi = room(KK), product = room(KK), second = room(KK), M = room(K), Mi = room(K);
     for (long i = 0; i < D; ++i)
@@ -507,6 +516,8 @@ extern "C" void run(void* const* arrays, const long* sizes, int back, int thread
   problem.batch = sizes[0], problem.time = sizes[1], problem.states = sizes[2], problem.entries = sizes[3], problem.patterns = sizes[4];
   problem.rank = sizes[5];
   take_large_pages(problem);
-  if (problem.batch < 3) run_all<2>(problem, back, threads);
-  else run_all<8>(problem, back, threads);
+#ifndef STATES
+  if (problem.batch < 3) return run_all<2>(problem, back, threads);
+#endif
+  run_all<8>(problem, back, threads);
 }

@@ -85,7 +85,7 @@ def filter_loop(system: LinearGaussian, series: Entries) -> Filtered:
     return _forward(system, series)[0]
 
 
-def smoother_loop(system: LinearGaussian, series: Entries) -> Smoothed:
+def both_loop(system: LinearGaussian, series: Entries) -> tuple[Filtered, Smoothed]:
     """The filter, then the smoother.
 
     Args:
@@ -93,7 +93,7 @@ def smoother_loop(system: LinearGaussian, series: Entries) -> Smoothed:
         series: its outputs.
 
     Returns:
-        All of `Smoothed`; differentiable.
+        All of `Filtered` and of `Smoothed`; differentiable.
     """
     filtered, beliefs, taken = _forward(system, series)
     A, Q = system.transition, system.transition_covariance
@@ -115,7 +115,7 @@ def smoother_loop(system: LinearGaussian, series: Entries) -> Smoothed:
         for number in reversed(taken[t]):
             ahead = _untake(number, ahead, belief.diffuse is not None)
     inside = _inside(series)
-    return Smoothed(
+    return filtered, Smoothed(
         filtered.log_likelihood,
         _stacked(means[::-1], inside),
         _stacked(covariances[::-1], inside),
