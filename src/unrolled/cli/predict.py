@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +34,7 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, with symbols, scores and alignment.")] = False,
     options: Annotated[bool, typer.Option("--options", help="List every option for --set with its default, and end.")] = False,
 ) -> None:
-    """Translate the lines of standard input, tag their words, or classify them, to standard output."""
+    """Translate the lines of standard input, tag their words, classify them, or forecast what comes behind series, to standard output."""
     from unrolled.cli.settings_table import print_options
     from unrolled.core.errors import ConfigurationError
     from unrolled.core.settings import combine
@@ -99,6 +102,36 @@ def _classify(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str
         sys.stdout.flush()
 
 
+def _forecast(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int]) -> None:
+    """CSV in, CSV out: a row a point of the future, with the 80 % band of each target; an object a series as JSON."""
+    from unrolled.core.errors import ConfigurationError
+    from unrolled.data.series import series_of_lines
+    from unrolled.tasks.forecasting import form_of
+
+    if wishes:
+        raise ConfigurationError(f"`{next(iter(wishes))}` is no option of forecasting; leave it out")
+    form = form_of(opened.settings.data)
+    found = series_of_lines(_lines(), replace(form, targets=opened.learnt.targets, known=opened.learnt.known), future=True)
+    time = found.time or "step"
+    writer = csv.writer(sys.stdout, delimiter=form.delimiter, lineterminator="\n")
+    for place, one in enumerate(opened.forecasts(found)):
+        if json:
+            fields = one._asdict() | {"axis": list(one.axis.texts) or one.axis.numbers.tolist()}
+            print(dumps(finite({name: value.tolist() if hasattr(value, "tolist") else value for name, value in fields.items()})))
+            continue
+        banded = one.low is not None
+        if not place:
+            columns = [name for target in one.targets for name in ([target, f"{target} 10%", f"{target} 90%"] if banded else [target])]
+            writer.writerow([*([form.series] if form.series else []), time, *columns])
+        for step, when in enumerate(one.axis.texts):
+            values = [
+                f"{part[step, place]:.6g}"
+                for place in range(len(one.targets))
+                for part in ((one.best, one.low, one.high) if banded else (one.best,))
+            ]
+            writer.writerow([*([one.series] if form.series else []), when, *values])
+
+
 def _only_n_best(wishes: dict[str, Any], task: str) -> int | None:
     from unrolled.core.errors import ConfigurationError
 
@@ -112,6 +145,7 @@ PREDICTORS: dict[str, Callable[[Any, dict[str, Any], bool, dict[str, int]], None
     "translation": _translate,
     "tagging": _tag,
     "classification": _classify,
+    "forecasting": _forecast,
 }
 """What gives the outputs of each task."""
 
@@ -153,9 +187,7 @@ def _print_rows(number: int, found: list[Any], request: Any) -> None:
 
 
 def _print_json(number: int, outputs: list[dict[str, Any]], **more: Any) -> None:
-    import json
-
-    print(json.dumps(finite({"line": number, **more, "outputs": outputs}), ensure_ascii=False))
+    print(dumps(finite({"line": number, **more, "outputs": outputs}), ensure_ascii=False))
 
 
 def _lines() -> Any:
