@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,30 +105,29 @@ def _forecast(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str
     """CSV in, CSV out: a row a point of the future, with the 80 % band of each target; an object a series as JSON."""
     from unrolled.core.errors import ConfigurationError
     from unrolled.data.series import series_of_lines
-    from unrolled.tasks.forecasting import form_of
+    from unrolled.tasks.forecasting_data import form_of
 
     if wishes:
         raise ConfigurationError(f"`{next(iter(wishes))}` is no option of forecasting; leave it out")
-    form = form_of(opened.settings.data)
-    found = series_of_lines(_lines(), replace(form, targets=opened.learnt.targets, known=opened.learnt.known), future=True)
-    time = found.time or "step"
+    form = form_of(opened.settings.data, opened.learnt.targets)
+    found = series_of_lines(_lines(), form, name="standard input")
+    forecasts = list(opened.forecasts(found))
+    if json:
+        for one in forecasts:
+            values = {
+                name: None if part is None else part.tolist() for name, part in (("best", one.best), ("low", one.low), ("high", one.high))
+            }
+            print(dumps(finite({"series": one.series, "times": list(one.axis.texts), "targets": one.targets} | values), ensure_ascii=False))
+        return
     writer = csv.writer(sys.stdout, delimiter=form.delimiter, lineterminator="\n")
-    for place, one in enumerate(opened.forecasts(found)):
-        if json:
-            fields = one._asdict() | {"axis": list(one.axis.texts) or one.axis.numbers.tolist()}
-            print(dumps(finite({name: value.tolist() if hasattr(value, "tolist") else value for name, value in fields.items()})))
-            continue
-        banded = one.low is not None
-        if not place:
-            columns = [name for target in one.targets for name in ([target, f"{target} 10%", f"{target} 90%"] if banded else [target])]
-            writer.writerow([*([form.series] if form.series else []), time, *columns])
+    banded = forecasts[0].low is not None
+    columns = [name for target in forecasts[0].targets for name in (target, *((f"{target} 10%", f"{target} 90%") if banded else ()))]
+    writer.writerow([*([form.series] if form.series else []), found.time or "step", *columns])
+    for one in forecasts:
+        parts = [part for part in (one.best, one.low, one.high) if part is not None]
         for step, when in enumerate(one.axis.texts):
-            values = [
-                f"{part[step, place]:.6g}"
-                for place in range(len(one.targets))
-                for part in ((one.best, one.low, one.high) if banded else (one.best,))
-            ]
-            writer.writerow([*([one.series] if form.series else []), when, *values])
+            row = [f"{part[step, place]:.6g}" for place in range(len(one.targets)) for part in parts]
+            writer.writerow([*([one.series] if form.series else []), when, *row])
 
 
 def _only_n_best(wishes: dict[str, Any], task: str) -> int | None:

@@ -195,7 +195,7 @@ VERBS: dict[str, Verb] = {
     "forecasting": Verb(
         "Train a forecaster: what comes next in one time series, or in many.",
         SeriesFiles,
-        "needs a CSV file of one or several series; try `unrolled train forecasting DATA.csv --set data.horizon=24`",
+        "needs a CSV file of one or several series; try `unrolled train forecasting DATA.csv --horizon 24`",
         "unrolled predict {run} < history.csv   unrolled eval {run}",
         _forecasting,
         own=("horizon",),
@@ -282,9 +282,8 @@ def report(task: str, summary: dict[str, object], following: str, *, json: bool,
         path = summary["run"]
         if summary.get("loss") is not None:
             print(f"best: {figures(summary)}")
-        print(
-            f"{summary['steps']:,} steps, {summary['tokens']:,} {'values' if task == 'forecasting' else 'symbols'} in {duration(float(str(summary['seconds'])))} of training"
-        )
+        read = f"{summary['tokens']:,} {'values' if task == 'forecasting' else 'symbols'}"
+        print(f"{summary['steps']:,} steps, {read} in {duration(float(str(summary['seconds'])))} of training")
         print(f"report: {path}/report.html")
         if stopped:
             print(f"stopped and saved; go on with: unrolled train {task} --resume --out {path}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from unrolled.core.errors import ConfigurationError, DataError, nearest
 from unrolled.data.rows import csv_rows, place_of
-from unrolled.data.text import UTF8, text_lines
+from unrolled.data.text import BYTE_ORDER_MARK, UTF8, text_lines
 from unrolled.data.time_axis import TimeAxis, counted, read_times
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
@@ -60,8 +60,7 @@ class Series(NamedTuple):
         Returns:
             The points between.
         """
-        axis = TimeAxis(self.axis.texts[begin:end], self.axis.numbers[begin:end], self.axis.dated)
-        return Series(self.name, axis, self.values[begin:end], self.known[begin:end])
+        return Series(self.name, self.axis.select(begin, end), self.values[begin:end], self.known[begin:end])
 
 
 class SeriesFile(NamedTuple):
@@ -101,14 +100,13 @@ def read_series(path: str | Path, form: SeriesForm | None = None) -> SeriesFile:
     return series_of_lines(text_lines(path, form.encoding), form, name=Path(path).name)
 
 
-def series_of_lines(lines: Iterable[str], form: SeriesForm, *, name: str = "<stdin>", future: bool = False) -> SeriesFile:
+def series_of_lines(lines: Iterable[str], form: SeriesForm, *, name: str = "<stdin>") -> SeriesFile:
     """Series out of lines of CSV.
 
     Args:
         lines: the first one names the columns.
         form: how they are written.
         name: of the file, for messages.
-        future: whether the last rows may be without values, as inputs that are known in advance need them.
 
     Returns:
         The series.
@@ -117,10 +115,29 @@ def series_of_lines(lines: Iterable[str], form: SeriesForm, *, name: str = "<std
         DataError: as for `read_series`.
     """
     rows = csv_rows((line.rstrip("\r\n") for line in lines), form.delimiter, name)
+    header, cells = _table(rows, name)
+    columns = _find_columns(header, form, name)
+    groups: dict[str, list[tuple[int, list[str]]]] = {}
+    for line, row in cells:
+        own = "" if columns.series is None else row[columns.series].strip()
+        if not own and columns.series is not None:
+            raise DataError(f"every row must name its series, but `{form.series}` is empty in {place_of(name, line)}")
+        groups.setdefault(own, []).append((line, row))
+    found = tuple(_one_series(own, group, header, columns, name) for own, group in groups.items())
+    targets, known = (tuple(header[i] for i in places) for places in (columns.targets, columns.known))
+    time = None if columns.time is None else header[columns.time]
+    return SeriesFile(found, targets, known, time, tuple(_findings(found, targets, name)))
+
+
+def _table(rows: Iterator[tuple[int, list[str]]], name: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The names of the columns, and the rows below them with their lines."""
     first = next(rows, None)
     if first is None:
         raise DataError(f"`{name}` must begin with the names of its columns, but it is empty")
-    header = [cell.strip() for cell in first[1]]
+    header = [cell.removeprefix(BYTE_ORDER_MARK).strip() for cell in first[1]]
+    twice = next((own for place, own in enumerate(header) if own in header[:place]), None)
+    if twice is not None:
+        raise DataError(f"every column of `{name}` must have a name of its own, but `{twice}` stands twice in its first line")
     cells = list(rows)
     for line, row in cells:
         if len(row) != len(header):
@@ -129,31 +146,24 @@ def series_of_lines(lines: Iterable[str], form: SeriesForm, *, name: str = "<std
             )
     if not cells:
         raise DataError(f"`{name}` must hold at least one row of numbers behind its first line, got none")
-    columns = _find_columns(header, cells, form, name)
-    groups: dict[str, list[tuple[int, list[str]]]] = {}
-    for line, row in cells:
-        groups.setdefault("" if columns.series is None else row[columns.series].strip(), []).append((line, row))
-    found = tuple(_one_series(own, group, header, columns, name, future=future) for own, group in groups.items())
-    targets, known = (tuple(header[i] for i in places) for places in (columns.targets, columns.known))
-    time = None if columns.time is None else header[columns.time]
-    return SeriesFile(found, targets, known, time, tuple(_findings(found, targets, name)))
+    return header, cells
 
 
-def _find_columns(header: list[str], cells: Sequence[tuple[int, list[str]]], form: SeriesForm, file: str) -> _Columns:
+def _find_columns(header: list[str], form: SeriesForm, file: str) -> _Columns:
     series = None if form.series is None else _place(header, form.series, "series", file)
     known = tuple(_place(header, own, "known", file) for own in form.known)
     if form.time is not None:
         time: int | None = _place(header, form.time, "time", file)
     else:
-        time = next((i for i, own in enumerate(header) if own.lower() in TIMES and i != series and own not in form.targets), None)
-    taken = {time, series, *known}
-    if form.targets:
-        targets = tuple(_place(header, own, "targets", file) for own in form.targets)
-        twice = [header[i] for i in targets if i in taken]
-        if twice:
-            raise ConfigurationError(f"a target must be a column of its own, but `{twice[0]}` is named for something else as well")
-    else:
-        targets = tuple(i for i, own in enumerate(header) if i not in taken and own.lower() not in ROW_NAMES)
+        free = {own.lower(): i for i, own in enumerate(header) if i not in (series, *known) and own not in form.targets}
+        time = next((free[usual] for usual in TIMES if usual in free), None)
+    targets = tuple(_place(header, own, "targets", file) for own in form.targets)
+    named = [i for i in (time, series, *known, *targets) if i is not None]
+    twice = next((i for place, i in enumerate(named) if i in named[:place]), None)
+    if twice is not None:
+        raise ConfigurationError(f"a column must be named for one thing alone, but `{header[twice]}` is for two; try other columns")
+    if not targets:
+        targets = tuple(i for i, own in enumerate(header) if i not in named and own.lower() not in ROW_NAMES)
     if not targets:
         raise DataError(
             f"`{file}` must have a column to forecast, got {', '.join(f'`{own}`' for own in header)}; try naming it (`data.targets`)"
@@ -167,7 +177,7 @@ def _place(header: list[str], wanted: str, option: str, file: str) -> int:
     return header.index(wanted)
 
 
-def _one_series(own: str, group: list[tuple[int, list[str]]], header: list[str], columns: _Columns, file: str, *, future: bool) -> Series:
+def _one_series(own: str, group: list[tuple[int, list[str]]], header: list[str], columns: _Columns, file: str) -> Series:
     lines = [line for line, _ in group]
     if columns.time is None:
         axis = counted(len(group))
@@ -182,11 +192,9 @@ def _one_series(own: str, group: list[tuple[int, list[str]]], header: list[str],
         _check_order(axis, lines, own, file)
     values, known = (_numbers(group, places, header, file) for places in (columns.targets, columns.known))
     empty = np.isnan(values).all(0)
-    if empty.any() and not future:
-        what = f" of `{own}`" if own else ""
-        raise DataError(
-            f"every column must hold at least one number, but `{header[columns.targets[int(empty.argmax())]]}`{what} in `{file}` has none; leave it out (`data.targets`)"
-        )
+    if empty.any():
+        what = f"`{header[columns.targets[int(empty.argmax())]]}`{f' of `{own}`' if own else ''} in `{file}`"
+        raise DataError(f"every column must hold at least one number, but {what} has none; leave it out (`data.targets`)")
     if np.isnan(known).any():
         row, column = np.argwhere(np.isnan(known))[0]
         raise DataError(
@@ -231,12 +239,10 @@ def _findings(series: Sequence[Series], targets: tuple[str, ...], file: str) -> 
         constant = [name for name, values in zip(targets, seen, strict=True) if len(values) > 1 and (values == values[0]).all()]
         if constant:
             yield f"`{constant[0]}`{of} in `{file}` never changes: there is nothing to learn from it"
+            break
+    for one in series:
+        before = one.axis.widest_gap()
+        if before is not None:
+            widest = one.axis.texts[before]
+            yield f"times in `{file}` leave gaps, the widest behind `{widest}`: rows are taken as if they followed each other"
             return
-    gaps = [
-        one
-        for one in series
-        if len(one.axis.numbers) > 2 and one.axis.step().unit != "months" and np.diff(one.axis.numbers).max() > 1.5 * one.axis.step().size
-    ]
-    if gaps:
-        widest = int(np.diff(gaps[0].axis.numbers).argmax())
-        yield f"times in `{file}` leave gaps, the widest behind `{gaps[0].axis.texts[widest]}`: rows are taken as if they followed each other"

@@ -92,6 +92,8 @@ class Forecaster(nn.Module):
             What is said of every future value.
         """
         B, L, D = past.shape
+        if self.independent and noise is not None and noise.total_rows is not None:  # every target is a row of its own
+            noise = Noise(noise.generator, noise.first_row * D, noise.total_rows * D)
         centre, spread = self._centre(past)
         centred = (past - centre) / spread
         rows = centred.transpose(1, 2).reshape(B * D, L, 1) if self.independent else centred

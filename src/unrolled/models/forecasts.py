@@ -172,21 +172,23 @@ class Quantiles(Output):
         """
         return said.sort(-1).values[..., self.width // 2]
 
-    def quantiles(self, said: Parameters, levels: Sequence[float]) -> Parameters:
+    def quantiles(self, said: Parameters, levels: Sequence[float]) -> Parameters | None:
         """Those that were learnt, in order, and straight lines between them; see `Output.quantiles`.
 
         Args:
             said: of every value.
-            levels: the probabilities; beyond the outermost ones that are known, those are given.
+            levels: the probabilities.
 
         Returns:
-            A number a level.
+            A number a level; `None` where one lies beyond the outermost that were learnt.
         """
+        if min(levels) < self.levels[0] or max(levels) > self.levels[-1]:
+            return None
         rising, own = said.sort(-1).values, self.levels
         found = []
         for level in levels:
-            above = next((i for i, known in enumerate(own) if known >= level), len(own) - 1)
-            below = max(above - 1, 0) if own[above] > level else above
+            above = next(i for i, known in enumerate(own) if known >= level)
+            below = above - 1 if own[above] > level else above
             share = 0.0 if above == below else (level - own[below]) / (own[above] - own[below])
             found.append(torch.lerp(rising[..., below], rising[..., above], share))
         return torch.stack(found, -1)

@@ -29,6 +29,17 @@ class Scales(NamedTuple):
     known: Scale
     """Of the inputs that are known in advance, over all series."""
 
+    def of(self, series: Series) -> Scale:
+        """The scale of one series.
+
+        Args:
+            series: of the run, or a new one.
+
+        Returns:
+            That of its training part; a new series is scaled by itself.
+        """
+        return self.series.get(series.name) or scale_of(series.values)
+
 
 class Sizes(NamedTuple):
     """Of windows."""
@@ -91,7 +102,7 @@ class SeriesWindows:
     """All windows of a part of some series."""
 
     def __init__(self, series: Sequence[Series], scales: Scales, sizes: Sizes, spans: Sequence[tuple[int, int]], *, calendar: bool) -> None:
-        """Cut series into windows.
+        """Cut series into windows; those whose past holds no value at all of some target are left out.
 
         Args:
             series: whole.
@@ -101,17 +112,14 @@ class SeriesWindows:
             calendar: whether marks say where in the day, the week and the year a point lies.
         """
         self.sizes = sizes
-        values, marks, begins, self.owners = [], [], [], []
+        values, marks, begins = [], [], []
         offset = 0
-        for place, (one, (begin, end)) in enumerate(zip(series, spans, strict=True)):
-            scale = scales.series.get(one.name) or scale_of(one.values)
+        for one, (begin, end) in zip(series, spans, strict=True):
+            scale = scales.of(one)
             values.append((one.values - scale.mean) / scale.deviation)
-            known = (one.known - scales.known.mean) / scales.known.deviation
-            marks.append(np.concatenate([known, one.axis.features()], 1) if calendar else known)
-            first = max(begin, sizes.lookback)
-            own = np.arange(first, end - sizes.horizon + 1)
-            begins.append(offset + own - sizes.lookback)
-            self.owners.append(np.full(len(own), place))
+            marks.append(marks_of(one, scales.known, calendar=calendar))
+            first = max(begin, sizes.lookback, int((~np.isnan(one.values)).argmax(0).max(initial=0)) + 1)
+            begins.append(offset + np.arange(first, end - sizes.horizon + 1) - sizes.lookback)
             offset += len(one.values)
         whole = np.concatenate(values)
         self._past = torch.from_numpy(np.concatenate([filled(part) for part in values]).astype(np.float32))
@@ -119,7 +127,6 @@ class SeriesWindows:
         self._future = torch.from_numpy(np.nan_to_num(whole, nan=0.0).astype(np.float32))
         self._marks = torch.from_numpy(np.concatenate(marks).astype(np.float32))
         self.begins: Int[np.ndarray, " windows"] = np.concatenate(begins)
-        self.series: Int[np.ndarray, " windows"] = np.concatenate(self.owners)
 
     def __len__(self) -> int:
         return len(self.begins)
@@ -150,17 +157,40 @@ class SeriesWindows:
         return np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(np.int64)) if len(self) else np.arange(0)
 
 
-def cut(series: Sequence[Series], share: float) -> list[int]:
-    """Where the end of each series begins.
+def marks_of(series: Series, scale: Scale, *, calendar: bool) -> Float[np.ndarray, "time marks"]:
+    """What is known in advance of every point.
 
     Args:
         series: whole.
+        scale: of its known inputs.
+        calendar: whether that is also where in the day, the week and the year a point lies.
+
+    Returns:
+        Known inputs in deviations, then sines and cosines.
+
+    Raises:
+        DataError: the run saw dates, and the series has none.
+    """
+    known = (series.known - scale.mean) / scale.deviation
+    if not calendar:
+        return known
+    if not series.axis.dated:
+        of = f" of `{series.name}`" if series.name else ""
+        raise DataError(f"times{of} must be dates, as those that the run was trained on; try naming their column (`data.time`)")
+    return np.concatenate([known, series.axis.features()], 1)
+
+
+def cut(lengths: Sequence[int], share: float) -> list[int]:
+    """Where the end of each series begins.
+
+    Args:
+        lengths: of the series.
         share: a share of each, or from 1 on so many points.
 
     Returns:
         A place a series.
     """
-    return [len(one.values) - (round(len(one.values) * share) if share < 1 else round(share)) for one in series]
+    return [max(0, length - (round(length * share) if share < 1 else round(share))) for length in lengths]
 
 
 def check_windows(windows: SeriesWindows, series: Sequence[Series], what: str, advice: str) -> None:

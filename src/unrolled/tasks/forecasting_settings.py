@@ -33,8 +33,8 @@ class ForecastingDataSettings(Settings):
     """What stands between the cells of a row."""
     encoding: str = "utf-8"
     """How the bytes of files stand for characters."""
-    valid: float = Field(0.1, gt=0)
-    """The end of every series validates: a share of it, or from 1 on so many points."""
+    valid: float | None = Field(None, gt=0)
+    """The end of every series validates: a share of it, or from 1 on so many points; a tenth, and room for some windows, when not given."""
     test: float = Field(0.0, ge=0)
     """What comes behind that is left for `eval --split test`: a share, or from 1 on so many points."""
 
