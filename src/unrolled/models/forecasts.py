@@ -15,6 +15,8 @@ from unrolled.models.forecaster_settings import OutputSettings
 
 Values = Float[Tensor, "*rows"]
 Parameters = Float[Tensor, "*rows parameters"]
+Bands = Float[Tensor, "*rows levels"]
+Moves = Float[Tensor, "*#rows"]
 
 
 class Output(ABC):
@@ -47,7 +49,7 @@ class Output(ABC):
         """
 
     @abstractmethod
-    def quantiles(self, said: Parameters, levels: Sequence[float]) -> Parameters | None:
+    def quantiles(self, said: Parameters, levels: Sequence[float]) -> Bands | None:
         """Below which numbers the value will be, with which probability.
 
         Args:
@@ -59,7 +61,7 @@ class Output(ABC):
         """
 
     @abstractmethod
-    def moved(self, said: Parameters, scale: Values, shift: Values) -> Parameters:
+    def moved(self, said: Parameters, scale: Moves, shift: Moves) -> Parameters:
         """The same of `scale · value + shift`.
 
         Args:
@@ -107,7 +109,7 @@ class Gaussian(Output):
         """
         return said[..., 0]
 
-    def quantiles(self, said: Parameters, levels: Sequence[float]) -> Parameters:
+    def quantiles(self, said: Parameters, levels: Sequence[float]) -> Bands:
         """Of the normal distribution; see `Output.quantiles`.
 
         Args:
@@ -121,7 +123,7 @@ class Gaussian(Output):
         places = said.new_tensor([NormalDist().inv_cdf(level) for level in levels])
         return mean.unsqueeze(-1) + log_deviation.exp().unsqueeze(-1) * places
 
-    def moved(self, said: Parameters, scale: Values, shift: Values) -> Parameters:
+    def moved(self, said: Parameters, scale: Moves, shift: Moves) -> Parameters:
         """See `Output.moved`.
 
         Args:
@@ -172,7 +174,7 @@ class Quantiles(Output):
         """
         return said.sort(-1).values[..., self.width // 2]
 
-    def quantiles(self, said: Parameters, levels: Sequence[float]) -> Parameters | None:
+    def quantiles(self, said: Parameters, levels: Sequence[float]) -> Bands | None:
         """Those that were learnt, in order, and straight lines between them; see `Output.quantiles`.
 
         Args:
@@ -193,7 +195,7 @@ class Quantiles(Output):
             found.append(torch.lerp(rising[..., below], rising[..., above], share))
         return torch.stack(found, -1)
 
-    def moved(self, said: Parameters, scale: Values, shift: Values) -> Parameters:
+    def moved(self, said: Parameters, scale: Moves, shift: Moves) -> Parameters:
         """See `Output.moved`.
 
         Args:
@@ -244,7 +246,7 @@ class Point(Output):
         """
         return
 
-    def moved(self, said: Parameters, scale: Values, shift: Values) -> Parameters:
+    def moved(self, said: Parameters, scale: Moves, shift: Moves) -> Parameters:
         """See `Output.moved`.
 
         Args:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from unrolled.core.errors import DataError
+from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.core.noise import Noise
 from unrolled.core.settings import resolve
 from unrolled.core.state import State
@@ -214,7 +214,7 @@ class ForecastingRun:
             Errors of model and baselines.
 
         Raises:
-            DataError: no such part.
+            ConfigurationError: no such part.
         """
         if files:
             series = open_series(self.settings.data, as_paths(files), self.learnt.targets).series
@@ -225,7 +225,7 @@ class ForecastingRun:
         parts = {name: part for name, part in opened._asdict().items() if part is not None}
         if split not in parts:
             why = "" if opened.test is not None else "; the run left no test part (`data.test`)"
-            raise DataError(f"`--split` must be one of {', '.join(parts)}, got `{split}`{why}")
+            raise ConfigurationError(f"`--split` must be one of {', '.join(parts)}, got `{split}`{why}")
         return score(self.model, parts[split], np.arange(len(parts[split])))
 
     @torch.no_grad()
