@@ -56,6 +56,11 @@ def test_a_column_of_times_has_a_usual_name_and_one_use() -> None:
     assert read("x,y\n5,1\n6,2\n", targets=("y", "x")).targets == ("y", "x")
 
 
+def test_an_empty_line_of_one_column_is_a_missing_value() -> None:
+    np.testing.assert_array_equal(read("x\n1\n\n3\n\n").series[0].values, [[1], [np.nan], [3]])
+    assert read("x,y\n1,2\n\n3,4\n").series[0].values.tolist() == [[1, 2], [3, 4]]
+
+
 def test_files_may_be_packed(tmp_path: Path) -> None:
     (tmp_path / "f.csv.gz").write_bytes(gzip.compress(b"x\n1\n2\n"))
     assert read_series(tmp_path / "f.csv.gz").series[0].values.tolist() == [[1], [2]]

@@ -104,8 +104,8 @@ def test_the_parts_of_a_run_by_hand_count(tmp_path: Path) -> None:
     for data, counts in (
         ({"valid": 20, "test": 30}, (36, 16, 26)),
         ({"valid": 0.2, "test": 0.5}, (26, 6, 46)),
-        ({}, (71, 6, None)),  # a tenth of 100 points
-        ({"horizon": 20}, (31, 14, None)),  # a third of them: less than two horizons
+        ({}, (76, 6, None)),  # a tenth of 100 points
+        ({"horizon": 20}, (38, 14, None)),  # a third of them: less than two horizons
     ):
         settings = resolve(ForecastingRunSettings, {"data": {"horizon": 5, "lookback": 10} | data})
         learnt = learn(settings, read_series(path), valid=False)
@@ -127,7 +127,7 @@ def test_nothing_of_the_future_is_in_a_past() -> None:
     windows = SeriesWindows([series(values)], scales, sizes, [(0, 60)], calendar=False)
     origins = windows.begins + 8
     assert origins[0] == int((~np.isnan(values[:, 1])).argmax()) + 1  # earlier ones know nothing of the second column
-    for row, origin in enumerate(origins):
+    for row, origin in enumerate(map(int, origins)):
         changed = values.copy()
         changed[origin:] = draw.normal(size=changed[origin:].shape)
         again = SeriesWindows([series(changed)], scales, sizes, [(origin, origin + 4)], calendar=False)
@@ -285,7 +285,7 @@ def test_inputs_that_are_known_in_advance_are_used(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     known = draw.normal(size=200)
     path = write(tmp_path / "f.csv", sold=5 + 3 * known + draw.normal(0, 0.1, 200), price=known)
-    given = options(data__known=["price"], data__targets=["sold"], model__centre="none", model__patch=1, train__steps=200)
+    given = options(data__known=["price"], data__targets=["sold"], data__lookback=4, model__centre="none", model__patch=1)
     run = train_forecasting(path, out=tmp_path / "run", differences=given)
     found = run.evaluate()
     assert found.mse < 0.1 * min(error for error, _ in found.baselines.values())
@@ -386,7 +386,7 @@ def test_what_a_forecast_needs(trained: tuple[ForecastingRun, Path], tmp_path: P
     with pytest.raises(ConfigurationError, match=r"`--split` must be one of train, valid, test, got `best`$"):
         run.evaluate(split="best")
     with pytest.raises(DataError, match="all are missing"):
-        run.evaluate(write(tmp_path / "f.csv", x=[*sine(16), *[np.nan] * 4]))
+        run.evaluate(write(tmp_path / "f.csv", x=[*sine(16), *[np.nan] * 4], y=range(20)))
     broken = tmp_path / "series.json"
     broken.write_text("{}")
     with pytest.raises(RunError, match=r"series\.json` must be what unrolled wrote"):

@@ -62,7 +62,7 @@ def _translate(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[st
     ensemble = wishes.pop("ensemble", [])
     request = resolve(TranslationRequest, wishes)
     tally = Tally()
-    for number, found in enumerate(opened.stream(_lines(), request, ensemble=ensemble, **at_once), 1):
+    for number, found in enumerate(opened.stream(input_lines(), request, ensemble=ensemble, **at_once), 1):
         tally.take(number, found[0])
         if json:
             _print_json(number, [one._asdict() for one in found])
@@ -75,7 +75,7 @@ def _translate(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[st
 def _tag(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int]) -> None:
     """A word and its label a row, and an empty row behind every sentence; several taggings as rows of line, probability, labels."""
     n_best = _only_n_best(wishes, "tagging")
-    for number, (words, found) in enumerate(opened.stream(_lines(), n_best=n_best or 1, **at_once), 1):
+    for number, (words, found) in enumerate(opened.stream(input_lines(), n_best=n_best or 1, **at_once), 1):
         if json:
             _print_json(number, [one._asdict() for one in found], words=words)
         elif n_best is None:
@@ -89,7 +89,7 @@ def _tag(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int
 def _classify(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int]) -> None:
     """A row a text: its label, or its labels with blanks between; the likeliest labels as rows of line, probability, label."""
     n_best = _only_n_best(wishes, "classification")
-    for number, found in enumerate(opened.stream(_lines(), **at_once), 1):
+    for number, found in enumerate(opened.stream(input_lines(), **at_once), 1):
         ranked = list(found.probabilities.items())
         if json:
             _print_json(number, [{"label": label, "probability": value} for label, value in ranked[:n_best]], labels=found.labels)
@@ -110,7 +110,7 @@ def _forecast(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str
     if wishes:
         raise ConfigurationError(f"`{next(iter(wishes))}` is no option of forecasting; leave it out")
     form = form_of(opened.settings.data, opened.learnt.targets)
-    found = series_of_lines(_lines(), form, name="standard input")
+    found = series_of_lines(input_lines(), form, name="standard input")
     forecasts = list(opened.forecasts(found))
     if json:
         for one in forecasts:
@@ -188,7 +188,7 @@ def _print_json(number: int, outputs: list[dict[str, Any]], **more: Any) -> None
     print(dumps(finite({"line": number, **more, "outputs": outputs}), ensure_ascii=False))
 
 
-def _lines() -> Any:
+def input_lines() -> Any:
     """Standard input as UTF-8, whatever the surroundings say."""
     from unrolled.core.errors import DataError
 

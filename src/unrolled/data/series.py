@@ -139,6 +139,9 @@ def _table(rows: Iterator[tuple[int, list[str]]], name: str) -> tuple[list[str],
     if twice is not None:
         raise DataError(f"every column of `{name}` must have a name of its own, but `{twice}` stands twice in its first line")
     cells = list(rows)
+    if len(header) == 1:  # an empty line is an empty cell
+        there = dict(cells)
+        cells = [(line, there.get(line, [""])) for line in range(first[0] + 1, cells[-1][0] + 1)] if cells else []
     for line, row in cells:
         if len(row) != len(header):
             raise DataError(
