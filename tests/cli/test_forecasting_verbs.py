@@ -67,7 +67,7 @@ def test_train_eval_predict(command: Command, given: Path, monkeypatch: pytest.M
 
 
 def test_known_inputs_stand_in_the_rows_to_forecast(command: Command, given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = ["--set=data.series=shop", "--set=data.known=[open]", "--set=data.targets=[sold]", "--set=model.output.kind=point"]
+    known = ["--set=data.series=shop", "--set=data.known=open", "--set=data.targets=sold", "--set=model.output.kind=point"]
     assert command("train", "forecasting", "shops.csv", "--horizon", "3", "--out", "known", *known, *SMALL).returncode == 0
     (given / "b.csv").write_text("".join(line for line in (given / "future.csv").read_text().splitlines(True) if line[:2] != "a,"))
     done = predicted(command, given, "b.csv", monkeypatch, "known")

@@ -275,7 +275,7 @@ def test_what_is_missing_counts_neither_in_loss_nor_in_scores(trained: tuple[For
     said = run.model(batch.past, batch.marks)
     wanted = run.model.output.loss(said, batch.future)[batch.there]
     assert loss.objective.item() == pytest.approx(wanted.mean().item())
-    assert loss.total.item() == pytest.approx(wanted.sum().item())
+    assert loss.nats.item() == pytest.approx(wanted.sum().item())
     assert objective.scored(RowWindow(batch, 0, len(batch.past))) == found.symbols
     blank = batch._replace(there=torch.zeros_like(batch.there))
     assert objective(RowWindow(blank, 0, len(batch.past)), None, Noise()).objective.item() == 0

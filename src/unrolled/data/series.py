@@ -31,7 +31,7 @@ class SeriesForm:
     time: str | None = None
     """The column of times; one with a usual name, or none, when not given."""
     targets: tuple[str, ...] = ()
-    """The columns that are forecast; all other numeric ones when empty."""
+    """The columns that are forecast; all other ones when empty."""
     known: tuple[str, ...] = ()
     """Columns whose future is known: prices, holidays, plans."""
     series: str | None = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from unrolled.core.settings import Settings
 from unrolled.models.forecaster_settings import ForecasterSettings
@@ -22,9 +22,9 @@ class ForecastingDataSettings(Settings):
     season: int | None = Field(None, ge=1)
     """Points of a season (24 of hours, 12 of months); the usual one of the times when not given."""
     targets: tuple[str, ...] = ()
-    """The columns that are forecast; all other numeric ones when empty."""
+    """The columns that are forecast, with commas between them; all other ones when empty."""
     known: tuple[str, ...] = ()
-    """Columns whose future is known: prices, holidays, plans."""
+    """Columns whose future is known, with commas between them: prices, holidays, plans."""
     time: str | None = None
     """The column of times; one with a usual name (`date`, `time`, …), or none, when not given."""
     series: str | None = None
@@ -37,6 +37,12 @@ class ForecastingDataSettings(Settings):
     """The end of every series validates: a share of it, or from 1 on so many points; a tenth, and room for some windows, when not given."""
     test: float = Field(0.0, ge=0)
     """What comes behind that is left for `eval --split test`: a share, or from 1 on so many points."""
+
+    @field_validator("targets", "known", mode="before")
+    @classmethod
+    def _names(cls, given: Any) -> Any:
+        # `--set data.known=price,holiday` is what a person types.
+        return tuple(name.strip() for name in given.split(",")) if isinstance(given, str) else given
 
 
 class ForecastingTrainSettings(TrainSettings):
