@@ -70,6 +70,17 @@ def test_known_inputs_stand_in_the_rows_to_forecast(command: Command, given: Pat
     known = ["--set=data.series=shop", "--set=data.known=open", "--set=data.targets=sold", "--set=model.output.kind=point"]
     assert command("train", "forecasting", "shops.csv", "--horizon", "3", "--out", "known", *known, *SMALL).returncode == 0
     (given / "b.csv").write_text("".join(line for line in (given / "future.csv").read_text().splitlines(True) if line[:2] != "a,"))
+    done = command("look", "known", "--out", "look.html", "--trace", "look.json")
+    assert done.stdout == "2 columns of shops.csv, 3 points ahead\npage: look.html\n"
+    panels = json.loads((given / "look.json").read_text())["panels"]
+    assert [one["series"] for one in panels] == ["a", "b"]
+    assert panels[0]["chart"]["fan"]["truth"] == [1, 2, 3]  # what is known in advance ends with the file
+    assert all(check["fan"]["times"][0] != "2020-01-29" for check in panels[0]["checks"])
+    done = command("look", "known", "b.csv")
+    assert done.stdout.startswith("1 column of b.csv")
+    with open(given / "b.csv", encoding="utf-8") as lines:
+        monkeypatch.setattr(sys, "stdin", lines)
+        assert command("look", "known", "-").stdout.startswith("1 column of standard input")
     done = predicted(command, given, "b.csv", monkeypatch, "known")
     rows = list(csv.reader(io.StringIO(done.stdout)))
     assert rows[0] == ["shop", "date", "sold"]

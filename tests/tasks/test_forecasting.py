@@ -17,7 +17,9 @@ from unrolled.core.noise import Noise
 from unrolled.core.settings import merge, resolve
 from unrolled.data.series import Series, SeriesFile, read_series
 from unrolled.data.time_axis import counted
+from unrolled.report import write_look
 from unrolled.tasks.forecast_baselines import drift, naive, seasonal_naive
+from unrolled.tasks.forecast_look import read_for_look, trace_forecasting
 from unrolled.tasks.forecast_windows import Scale, Scales, SeriesWindows, Sizes, scale_of
 from unrolled.tasks.forecasting import ForecastingRun, ForecastObjective, resume_forecasting, train_forecasting
 from unrolled.tasks.forecasting_data import learn, load_learnt, open_windows
@@ -391,6 +393,31 @@ def test_what_a_forecast_needs(trained: tuple[ForecastingRun, Path], tmp_path: P
     broken.write_text("{}")
     with pytest.raises(RunError, match=r"series\.json` must be what unrolled wrote"):
         load_learnt(broken)
+
+
+# --- A look inside ------------------------------------------------------------------------------------------------------
+
+
+def test_a_look_draws_the_runs_own_forecasts(trained: tuple[ForecastingRun, Path], tmp_path: Path) -> None:
+    run, path = trained
+    trace = trace_forecasting(run, None, "")
+    (panel,) = trace["panels"]
+    (whole,) = read_series(path).series
+    assert (trace["source"], trace["part"], trace["more"]) == ("sine.csv", "the test part", 0)
+    assert panel["chart"]["past"] == whole.values[-16:, 0].tolist()
+    assert panel["chart"]["fan"]["best"] == run.forecast(whole).best[:, 0].tolist()
+    assert panel["chart"]["fan"]["truth"] is None
+    assert [check["fan"]["times"][0] for check in panel["checks"]] == ["210", "223", "236"]
+    for check in panel["checks"]:
+        origin = int(check["fan"]["times"][0])
+        assert check["fan"]["truth"] == whole.values[origin : origin + 4, 0].tolist()
+        assert check["fan"]["low"] == run.forecast(whole.select(0, origin)).low[:, 0].tolist()
+    assert write_look(trace, tmp_path / "look.html").exists()
+    other = trace_forecasting(run, read_for_look(run, path), "sine.csv", past=30, checks=2)
+    assert [check["fan"]["times"][0] for check in other["panels"][0]["checks"]] == ["232", "236"]
+    assert len(other["panels"][0]["chart"]["past"]) == 30
+    with pytest.raises(ConfigurationError, match=r"`steps` is no option of looking into a run of the task `forecasting`"):
+        trace_forecasting(run, None, "", steps=3)
 
 
 def test_without_a_test_part_there_is_none_to_score(tmp_path: Path) -> None:

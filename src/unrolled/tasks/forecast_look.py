@@ -56,10 +56,10 @@ def trace_forecasting(run: ForecastingRun, found: SeriesFile | None, source: str
         source = source or ", ".join(path.name for path in files)
     past = settings.past or max(min(lookback, MOST_PAST), 2 * horizon)
     columns = len(run.learnt.targets)
-    drawn = found.series[: -(-settings.panels // columns)]
+    begins: list[int | None] = [None] * len(found.series) if spans is None else list(spans)
+    able = [pair for pair in zip(found.series, begins, strict=True) if _end(pair[0]) >= lookback] or [(found.series[0], None)]
     panels = []
-    for place, one in enumerate(drawn):
-        begin = None if spans is None else spans[place]
+    for one, begin in able[: -(-settings.panels // columns)]:
         panels += _panels(run, one, past, _origins(one, (lookback, horizon), begin, settings.checks))
     figures = {"look-back": lookback, "horizon": horizon, "season": season, "series": len(found.series), "columns": columns}
     return {
@@ -69,7 +69,7 @@ def trace_forecasting(run: ForecastingRun, found: SeriesFile | None, source: str
         "source": source,
         "part": part,
         "panels": panels[: settings.panels],
-        "more": len(found.series) * columns - len(panels[: settings.panels]),
+        "more": max(0, len(able) * columns - settings.panels),
         "figures": figures,
     }
 
@@ -87,11 +87,16 @@ def read_for_look(run: ForecastingRun, path: Path) -> SeriesFile:
     return open_series(run.settings.data, [path], run.learnt.targets)
 
 
+def _end(series: Series) -> int:
+    """The point behind the last value."""
+    there = np.flatnonzero(~np.isnan(series.values).all(1))
+    return int(there[-1]) + 1 if len(there) else 0
+
+
 def _origins(series: Series, sizes: tuple[int, int], begin: int | None, count: int) -> list[int]:
     """Points from which forecasts are made whose truth is known: evenly over a part, or the last ones that do not overlap."""
     lookback, horizon = sizes
-    there = ~np.isnan(series.values).all(1)
-    last = (int(np.flatnonzero(there)[-1]) + 1 if there.any() else 0) - horizon
+    there, last = ~np.isnan(series.values).all(1), _end(series) - horizon
     if begin is None:
         wanted = [last - horizon * step for step in reversed(range(count))]
     else:
@@ -103,12 +108,10 @@ def _origins(series: Series, sizes: tuple[int, int], begin: int | None, count: i
 
 def _panels(run: ForecastingRun, series: Series, past: int, origins: list[int]) -> list[dict[str, Any]]:
     """A panel for each column of a series."""
-    horizon = run.learnt.sizes.horizon
-    there = ~np.isnan(series.values).all(1)
-    end = int(np.flatnonzero(there)[-1]) + 1
+    horizon, end = run.learnt.sizes.horizon, _end(series)
     if run.learnt.known and len(series.values) < end + horizon and end - horizon >= run.learnt.sizes.lookback:
         end -= horizon  # what is known in advance ends with the file: the last forecast that could be made
-    forecasts = [(origin, run.forecast(_as_of(series, origin, horizon))) for origin in (end, *origins)]
+    forecasts = [(origin, run.forecast(_as_of(series, origin, horizon))) for origin in (end, *(one for one in origins if one != end))]
     panels = []
     for column, target in enumerate(run.learnt.targets):
         charts = [_chart(series, column, origin, past, forecast) for origin, forecast in forecasts]
