@@ -63,7 +63,17 @@ def theirs(form: str, parts: dict[str, np.ndarray], values: np.ndarray, lengths:
     from hmmlearn.hmm import GaussianHMM
 
     name = "diag" if form == "diagonal" else form
-    model = GaussianHMM(STATES, name, covars_prior=0, covars_weight=0, min_covar=0, init_params="", n_iter=iterations, tol=-np.inf, implementation=implementation)
+    model = GaussianHMM(
+        STATES,
+        name,
+        covars_prior=0,
+        covars_weight=0,
+        min_covar=0,
+        init_params="",
+        n_iter=iterations,
+        tol=-np.inf,
+        implementation=implementation,
+    )
     model.startprob_, model.transmat_ = parts["initial"].copy(), parts["transition"].copy()
     model.means_, model.covars_ = parts["means"].copy(), parts["covariances"].copy()
     model.fit(values, lengths)

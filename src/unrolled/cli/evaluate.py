@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from unrolled.cli.machine import Device, Threads, open_run
-from unrolled.cli.output import figures, print_confusion, print_json, print_scores
+from unrolled.cli.output import figures, print_confusion, print_errors, print_json, print_scores
 
 
 def evaluate(
@@ -18,7 +18,10 @@ def evaluate(
         typer.Argument(metavar="FILE…", help="What to score, in the form it was trained on; else a part of the run's own data."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="Which part of the run's own data: valid (as if not given) or train.")
+        str | None,
+        typer.Option(
+            "--split", help="Which part of the run's own data: valid (as if not given), train, or test where forecasting left one."
+        ),
     ] = None,
     streams: Annotated[
         int | None,
@@ -50,13 +53,15 @@ def evaluate(
     if json:
         print_json({"run": str(run), **result})
         return
-    counted = f"{result['symbols']:,} symbols" if result.get("sentences") is None else f"{result['sentences']:,} sentences"
+    counted = next(f"{result[of]:,} {of}" for of in ("windows", "sentences", "symbols") if result.get(of) is not None)
     print(f"{figures(result, whole=True)}  ({counted})")
     for name, kinds in (("types", "type"), ("classes", "label")):
         if result.get(name):
             print_scores(kinds, result[name])
     if result.get("confusion"):
         print_confusion(list(result["classes"]), result["confusion"])
+    if result.get("baselines"):
+        print_errors({"this run": [result["mse"], result["mae"]], **result["baselines"]})
     if result.get("unseen"):
         print(f"{result['unseen']:,} of them have labels that training never saw: they count as wrong, and not for the loss")
     for name in ("bleu_signature", "chrf_signature"):

@@ -13,7 +13,13 @@ from unrolled.cli.machine import Device, Threads, open_run
 
 def look(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    text: Annotated[str, typer.Argument(metavar="INPUT", help="A sentence to translate, or a text to label or to guess words of.")],
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="A sentence to translate, a text to label or to guess words of, or a CSV file to forecast (`-`: standard input; else the run's own).",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page shall stand.")] = Path("look.html"),
     beam: Annotated[int | None, typer.Option("--beam", min=1, help="Translation: hypotheses kept, all of them drawn (5).")] = None,
     set_: Annotated[
@@ -22,7 +28,7 @@ def look(
             "--set",
             metavar="KEY=VALUE",
             help="One option. Translation: of decoding, as for predict. Labels: steps=64 of the path of integrated gradients, "
-            "baseline=unknown, explained=20 labels at most, n_best=10 sequences.",
+            "baseline=unknown, explained=20 labels at most, n_best=10 sequences. Forecasts: past=100 points, checks=5, panels=20.",
         ),
     ] = None,
     trace_file: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Also write all numbers of the page, as JSON.")] = None,
@@ -30,7 +36,7 @@ def look(
     threads: Threads = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
 ) -> None:
-    """Draw what a model does with one text: of a translation, attention and hypotheses; of labels, the words that each came from."""
+    """Draw what a model does with one text: of a translation, attention and hypotheses; of labels, the words that each came from; of series, what comes next."""
     import json
 
     from unrolled.core.errors import ConfigurationError
@@ -43,6 +49,8 @@ def look(
     if task not in LOOKERS:
         known = ", ".join(f"`{name}`" for name in LOOKERS)
         raise ConfigurationError(f"`unrolled look` draws runs of the tasks {known}, and `{run}` is of the task `{task}`")
+    if text is None and task not in WITHOUT_INPUT:
+        raise ConfigurationError(f'`{run}` needs a text to look at, got none; try `unrolled look {run} "some words"`')
     wishes = ({} if beam is None else {"beam": beam}) | combine([], set_ or [])
     trace, found = LOOKERS[task](opened, text, wishes)
     if trace_file is not None:
@@ -78,10 +86,33 @@ def _masked(opened: Any, text: str, wishes: dict[str, Any]) -> tuple[dict[str, A
     return trace, " ".join(trace["found"])
 
 
-LOOKERS: dict[str, Callable[[Any, str, dict[str, Any]], tuple[dict[str, Any], str]]] = {
+def _forecasting(opened: Any, text: str | None, wishes: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    from unrolled.cli.predict import input_lines
+    from unrolled.data.series import series_of_lines
+    from unrolled.tasks.forecast_look import read_for_look, trace_forecasting
+    from unrolled.tasks.forecasting_data import form_of
+
+    if text is None:
+        found, source = None, ""
+    elif text == "-":
+        found, source = (
+            series_of_lines(input_lines(), form_of(opened.settings.data, opened.learnt.targets), name="standard input"),
+            "standard input",
+        )
+    else:
+        found, source = read_for_look(opened, Path(text)), Path(text).name
+    trace = trace_forecasting(opened, found, source, **wishes)
+    drawn = len(trace["panels"])
+    return trace, f"{drawn} column{'s' * (drawn > 1)} of {trace['source']}, {opened.learnt.sizes.horizon} points ahead"
+
+
+LOOKERS: dict[str, Callable[[Any, Any, dict[str, Any]], tuple[dict[str, Any], str]]] = {
     "translation": _translation,
     "tagging": _tagging,
     "classification": _classification,
     "masked-lm": _masked,
+    "forecasting": _forecasting,
 }
 """What traces a run of each task, and says what it found in one line."""
+WITHOUT_INPUT = frozenset({"forecasting"})
+"""Tasks whose runs have something to look at by themselves."""

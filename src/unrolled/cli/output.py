@@ -83,6 +83,9 @@ FIGURES = (
     ("recall", "recall {:.2f} %"),
     ("macro_f1", "macro F1 {:.2f} %"),
     ("micro_f1", "micro F1 {:.2f} %"),
+    ("mse", "MSE {:.4f}"),
+    ("mae", "MAE {:.4f}"),
+    ("coverage", "inside the 80 % band {:.1f} %"),
 )
 """Figures in the order in which they are said; a task has some of them."""
 IN_PASSING = ("word_perplexity", "chrf", "exact_match", "wer", "precision", "recall", "micro_f1")
@@ -114,6 +117,18 @@ def print_scores(kind: str, scores: dict[str, list[float]]) -> None:
     table = Table(kind, *(Column(name, justify="right") for name in ("precision", "recall", "F1", "number")), box=None, pad_edge=False)
     for name, (precision, recall, f1, count) in scores.items():
         table.add_row(escape(name), f"{precision:.1f}", f"{recall:.1f}", f"{f1:.1f}", f"{count:,}")
+    Console(highlight=False).print(table)
+
+
+def print_errors(errors: dict[str, list[float]]) -> None:
+    """Squared and absolute errors of several forecasts as a table, the lowest first.
+
+    Args:
+        errors: by the name of what forecast.
+    """
+    table = Table("forecast", Column("MSE", justify="right"), Column("MAE", justify="right"), box=None, pad_edge=False)
+    for name, (squared, absolute) in sorted(errors.items(), key=lambda one: one[1][0]):
+        table.add_row(escape(name), f"{squared:.4f}", f"{absolute:.4f}")
     Console(highlight=False).print(table)
 
 
@@ -175,9 +190,17 @@ class TrainingDisplay:
             facts: as in `run.json`.
         """
         machine, data = facts["machine"], facts["data"]
+        if "vocabulary" in data:
+            read = (
+                f"{data['train_tokens']:,} symbols to train on ({data['vocabulary']:,} different), {data['valid_tokens']:,} to validate on"
+            )
+        else:
+            read = (
+                f"{data['train_windows']:,} windows to train on, {data['valid_windows']:,} to validate on: "
+                f"{data['lookback']:,} points of the past, {data['horizon']:,} of the future"
+            )
         self.console.print(
-            f"{facts['parameters']:,} parameters, {data['train_tokens']:,} symbols to train on ({data['vocabulary']:,} different), "
-            f"{data['valid_tokens']:,} to validate on",
+            f"{facts['parameters']:,} parameters, {read}",
             markup=False,
             soft_wrap=True,
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +42,7 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, with symbols, scores and alignment.")] = False,
     options: Annotated[bool, typer.Option("--options", help="List every option for --set with its default, and end.")] = False,
 ) -> None:
-    """Translate the lines of standard input, tag their words, or classify them, to standard output."""
+    """Translate the lines of standard input, tag their words, classify them, or forecast what comes behind series, to standard output."""
     from unrolled.cli.settings_table import print_options
     from unrolled.core.errors import ConfigurationError
     from unrolled.core.settings import combine
@@ -69,7 +71,7 @@ def _translate(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[st
     ensemble = wishes.pop("ensemble", [])
     request = resolve(TranslationRequest, wishes)
     tally = Tally()
-    for number, found in enumerate(opened.stream(_lines(), request, ensemble=ensemble, **at_once), 1):
+    for number, found in enumerate(opened.stream(input_lines(), request, ensemble=ensemble, **at_once), 1):
         tally.take(number, found[0])
         if json:
             _print_json(number, [one._asdict() for one in found])
@@ -84,7 +86,7 @@ def _tag(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int
     from unrolled.data.tagged import TaggedForm, tokens_of_lines
 
     form, n_best = wishes.pop("format", None), _only_n_best(wishes, "tagging")
-    lines = _lines() if form is None else tokens_of_lines(_lines(), TaggedForm(form, tokens=opened.settings.data.words)).tokens
+    lines = input_lines() if form is None else tokens_of_lines(input_lines(), TaggedForm(form, tokens=opened.settings.data.words)).tokens
     for number, (words, found) in enumerate(
         opened.stream(lines, n_best=n_best or 1, probabilities=json or n_best is not None, **at_once), 1
     ):
@@ -104,7 +106,11 @@ def _classify(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str
     from unrolled.tasks.classification import form_of
 
     form, n_best = wishes.pop("format", None), _only_n_best(wishes, "classification")
-    texts = _lines() if form is None else texts_of_lines(_lines(), replace(form_of(opened.settings.data), format=form, phrases=False)).texts
+    texts = (
+        input_lines()
+        if form is None
+        else texts_of_lines(input_lines(), replace(form_of(opened.settings.data), format=form, phrases=False)).texts
+    )
     for number, found in enumerate(opened.stream(texts, **at_once), 1):
         ranked = list(found.probabilities.items())
         if json:
@@ -115,6 +121,35 @@ def _classify(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str
             for label, value in ranked[:n_best]:
                 print(f"{number}\t{value:.4g}\t{label}")
         sys.stdout.flush()
+
+
+def _forecast(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int]) -> None:
+    """CSV in, CSV out: a row a point of the future, with the 80 % band of each target; an object a series as JSON."""
+    from unrolled.core.errors import ConfigurationError
+    from unrolled.data.series import series_of_lines
+    from unrolled.tasks.forecasting_data import form_of
+
+    if wishes:
+        raise ConfigurationError(f"`{next(iter(wishes))}` is no option of forecasting; leave it out")
+    form = form_of(opened.settings.data, opened.learnt.targets)
+    found = series_of_lines(input_lines(), form, name="standard input")
+    forecasts = list(opened.forecasts(found))
+    if json:
+        for one in forecasts:
+            values = {
+                name: None if part is None else part.tolist() for name, part in (("best", one.best), ("low", one.low), ("high", one.high))
+            }
+            print(dumps(finite({"series": one.series, "times": list(one.axis.texts), "targets": one.targets} | values), ensure_ascii=False))
+        return
+    writer = csv.writer(sys.stdout, delimiter=form.delimiter, lineterminator="\n")
+    banded = forecasts[0].low is not None
+    columns = [name for target in forecasts[0].targets for name in (target, *((f"{target} 10%", f"{target} 90%") if banded else ()))]
+    writer.writerow([*([form.series] if form.series else []), found.time or "step", *columns])
+    for one in forecasts:
+        parts = [part for part in (one.best, one.low, one.high) if part is not None]
+        for step, when in enumerate(one.axis.texts):
+            row = [f"{part[step, place]:.6g}" for place in range(len(one.targets)) for part in parts]
+            writer.writerow([*([one.series] if form.series else []), when, *row])
 
 
 def _only_n_best(wishes: dict[str, Any], task: str) -> int | None:
@@ -130,6 +165,7 @@ PREDICTORS: dict[str, Callable[[Any, dict[str, Any], bool, dict[str, int]], None
     "translation": _translate,
     "tagging": _tag,
     "classification": _classify,
+    "forecasting": _forecast,
 }
 """What gives the outputs of each task."""
 
@@ -171,12 +207,10 @@ def _print_rows(number: int, found: list[Any], request: Any) -> None:
 
 
 def _print_json(number: int, outputs: list[dict[str, Any]], **more: Any) -> None:
-    import json
-
-    print(json.dumps(finite({"line": number, **more, "outputs": outputs}), ensure_ascii=False))
+    print(dumps(finite({"line": number, **more, "outputs": outputs}), ensure_ascii=False))
 
 
-def _lines() -> Any:
+def input_lines() -> Any:
     """Standard input as UTF-8, whatever the surroundings say."""
     from unrolled.core.errors import DataError
 

@@ -56,6 +56,11 @@ Classes = Annotated[
         show_default=False,
     ),
 ]
+SeriesFiles = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="FILE…", help="Series: CSV files with a header (UTF-8; .gz is read as is).", show_default=False),
+]
+Horizon = Annotated[int | None, typer.Option("--horizon", min=1, help="Points of the future that are forecast at once (`data.horizon`).")]
 InitFrom = Annotated[
     Path | None,
     typer.Option("--init-from", metavar="RUN", help="Begin with the vocabulary and the encoder of this run, such as one of masked-lm."),
@@ -72,11 +77,16 @@ class Given(NamedTuple):
     preset: Preset = None
     set_: Set = None
     init_from: InitFrom = None
+    horizon: Horizon = None
     resume: Resume = False
     trust: Trust = False
     quiet: Quiet = False
     json: Json = False
     options: Options = False
+
+
+OWN = frozenset({"init_from", "horizon"})
+"""Fields of `Given` that only the tasks have that name them."""
 
 
 class Hands(NamedTuple):
@@ -100,8 +110,8 @@ class Verb(NamedTuple):
     """What a person does next, with `{run}` for the run."""
     hands: Callable[[], Hands]
     """Imports the task."""
-    begins: bool = False
-    """Whether it may begin from another run."""
+    own: tuple[str, ...] = ()
+    """Options that only some tasks have."""
 
 
 def _language_model() -> Hands:
@@ -136,6 +146,13 @@ def _masked_language_model() -> Hands:
     return Hands(MASKED.settings, MASKED.train, MASKED.resume)
 
 
+def _forecasting() -> Hands:
+    from unrolled.tasks.forecasting import resume_forecasting, train_forecasting
+    from unrolled.tasks.forecasting_settings import ForecastingRunSettings
+
+    return Hands(ForecastingRunSettings, train_forecasting, resume_forecasting)
+
+
 VERBS: dict[str, Verb] = {
     "lm": Verb(
         "Train a language model of characters, words or sub-words on text files.",
@@ -157,7 +174,7 @@ VERBS: dict[str, Verb] = {
         "needs a file of sentences with a label for each word; try `unrolled train tagging train.conllu`",
         AFTER_LABELS,
         _tagging,
-        begins=True,
+        own=("init_from",),
     ),
     "classification": Verb(
         "Train a classifier: a label for a text, such as its sentiment or its topic, or several.",
@@ -165,7 +182,7 @@ VERBS: dict[str, Verb] = {
         "needs a file of texts with labels; try `unrolled train classification train.csv`",
         AFTER_LABELS,
         _classification,
-        begins=True,
+        own=("init_from",),
     ),
     "masked-lm": Verb(
         "Train a masked language model on plain text: an encoder that tagging and classification can begin from (--init-from).",
@@ -173,7 +190,15 @@ VERBS: dict[str, Verb] = {
         "needs at least one text file; try `unrolled train masked-lm FILE`",
         "unrolled train tagging FILE --init-from {run}   unrolled train classification FILE --init-from {run}",
         _masked_language_model,
-        begins=True,
+        own=("init_from",),
+    ),
+    "forecasting": Verb(
+        "Train a forecaster: what comes next in one time series, or in many.",
+        SeriesFiles,
+        "needs a CSV file of one or several series; try `unrolled train forecasting DATA.csv --horizon 24`",
+        "unrolled predict {run} < history.csv   unrolled eval {run}",
+        _forecasting,
+        own=("horizon",),
     ),
 }
 """All tasks that are trained."""
@@ -186,7 +211,7 @@ def _command(name: str, verb: Verb) -> Callable[..., None]:
         run_verb(name, verb, Given(**given))
 
     hints = {**get_type_hints(Given, include_extras=True), "files": verb.files}
-    kept = {field: hint for field, hint in hints.items() if verb.begins or field != "init_from"}
+    kept = {field: hint for field, hint in hints.items() if field not in OWN or field in verb.own}
     defaults = Given._field_defaults
     parameters = [Parameter(field, Parameter.KEYWORD_ONLY, default=defaults[field], annotation=hint) for field, hint in kept.items()]
     run.__signature__, run.__annotations__, run.__doc__ = Signature(parameters), kept, verb.what  # type: ignore[attr-defined]
@@ -210,6 +235,7 @@ def run_verb(task: str, verb: Verb, given: Given) -> None:
     """
     from unrolled.cli.settings_table import print_options
     from unrolled.core.errors import ConfigurationError
+    from unrolled.core.settings import merge
     from unrolled.tasks.differences import gather
 
     quiet, hands = given.quiet or not speaks(), verb.hands()
@@ -218,6 +244,8 @@ def run_verb(task: str, verb: Verb, given: Given) -> None:
         return
     with TrainingDisplay(quiet=quiet) as display:
         differences = gather(given.preset or [], given.config or [], given.set_ or [])
+        if given.horizon is not None:
+            differences = merge(differences, {"data": {"horizon": given.horizon}})
         further = {} if given.init_from is None else {"init_from": given.init_from}
         if given.resume:
             if given.init_from is not None:
@@ -254,7 +282,8 @@ def report(task: str, summary: dict[str, object], following: str, *, json: bool,
         path = summary["run"]
         if summary.get("loss") is not None:
             print(f"best: {figures(summary)}")
-        print(f"{summary['steps']:,} steps, {summary['tokens']:,} symbols in {duration(float(str(summary['seconds'])))} of training")
+        read = f"{summary['tokens']:,} {'values' if task == 'forecasting' else 'symbols'}"
+        print(f"{summary['steps']:,} steps, {read} in {duration(float(str(summary['seconds'])))} of training")
         print(f"report: {path}/report.html")
         if stopped:
             print(f"stopped and saved; go on with: unrolled train {task} --resume --out {path}")

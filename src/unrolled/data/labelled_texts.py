@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -14,13 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Integer
 
-from unrolled.core.errors import ConfigurationError, DataError, nearest
-from unrolled.data.rows import duplicated_ids, format_of, json_label, json_object, json_value, one_label_only, place_of
+from unrolled.core.errors import DataError, nearest
+from unrolled.data.rows import csv_rows, duplicated_ids, format_of, json_label, json_object, json_value, one_label_only, place_of
 from unrolled.data.text import UTF8, text_lines
 from unrolled.data.trees import BINARY, Phrase, tree_phrases
-
-LONGEST_FIELD = (1 << 31) - 1
-"""Of a CSV file; Python's own limit is 131,072 characters, which a long document passes."""
 
 
 @dataclass(frozen=True)
@@ -204,37 +199,7 @@ def _labels(value: str, line: int, wanted: _Wanted) -> tuple[str, ...]:
 
 
 def _csv(lines: Iterable[str], wanted: _Wanted) -> Iterator[_Text]:
-    if len(wanted.form.delimiter) != 1 or wanted.form.delimiter in '"\n\r':
-        raise ConfigurationError(f"`data.delimiter` must be one character, got `{wanted.form.delimiter}`; try `,` or `;`")
-    return _table(_csv_rows(lines, wanted), wanted)
-
-
-def _csv_rows(lines: Iterable[str], wanted: _Wanted) -> Iterator[tuple[int, list[str]]]:
-    # The reader asks for lines as it needs them: a text in quotes may have several.
-    reader = csv.reader((line + "\n" for line in lines), delimiter=wanted.form.delimiter, strict=True)
-    while True:
-        begin = reader.line_num + 1
-        try:
-            with _long_fields():
-                row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            advice = "is a quote not closed?" if reader.line_num > begin else 'try `""` for a quote in a text that stands in quotes'
-            raise DataError(
-                f"every row of a CSV file must be whole, but the one in {wanted.place(begin)}, is not ({error}); {advice}"
-            ) from None
-        if row:
-            yield begin, row
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    before = csv.field_size_limit(LONGEST_FIELD)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
+    return _table(csv_rows(lines, wanted.form.delimiter, wanted.file), wanted)
 
 
 def _tsv(lines: Iterable[str], wanted: _Wanted) -> Iterator[_Text]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from unrolled.core.errors import ConfigurationError, DataError, nearest
+
+LONGEST_FIELD = (1 << 31) - 1
+"""Of a CSV file; Python's own limit is 131,072 characters, which a long document passes."""
 
 
 def place_of(file: str, line: int) -> str:
@@ -51,6 +56,49 @@ def format_of(file: str, given: str | None, known: Iterable[str], endings: Mappi
             f"`{file}` must end in {_listed(endings)} (or that and `.gz`); try naming its form (`data.format`): {_listed(known)}"
         )
     return endings[found]
+
+
+def csv_rows(lines: Iterable[str], delimiter: str, file: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file; a text in quotes may have several lines.
+
+    Args:
+        lines: without what ends them.
+        delimiter: one character.
+        file: its name, for messages.
+
+    Yields:
+        The line with which a row begins, and its cells; empty lines are left out.
+
+    Raises:
+        ConfigurationError: the delimiter is no single character.
+        DataError: a row that is not whole.
+    """
+    if len(delimiter) != 1 or delimiter in '"\n\r':
+        raise ConfigurationError(f"`data.delimiter` must be one character, got `{delimiter}`; try `,` or `;`")
+    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)
+    while True:
+        begin = reader.line_num + 1
+        try:
+            with _long_fields():
+                row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            advice = "is a quote not closed?" if reader.line_num > begin else 'try `""` for a quote in a text that stands in quotes'
+            raise DataError(
+                f"every row of a CSV file must be whole, but the one in {place_of(file, begin)}, is not ({error}); {advice}"
+            ) from None
+        if row:
+            yield begin, row
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    before = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def json_object(line: str, place: str, wanted: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from unrolled.core.errors import DataError
 from unrolled.core.files import write_text
-from unrolled.report import label_look
+from unrolled.report import forecast_look, label_look
 from unrolled.report.page import fill
 from unrolled.report.trace import Part, checked, clean, finite, visible
 from unrolled.report.wording import NOTHING, decimal, setting
@@ -115,7 +115,7 @@ def write_look(trace: dict[str, Any], page: Path) -> Path:
     """Draw a trace into one page that fetches nothing.
 
     Args:
-        trace: in the form of `Trace`, or of `label_look.LabelTrace` where its task is one of those.
+        trace: in the form of `Trace`, or of `label_look.LabelTrace` or `forecast_look.ForecastTrace` where its task is one of those.
         page: where the page shall stand.
 
     Returns:
@@ -125,8 +125,14 @@ def write_look(trace: dict[str, Any], page: Path) -> Path:
         DataError: a key of the trace is missing or unknown, or its value cannot be.
         RunError: the page cannot be written.
     """
-    of_labels = trace.get("task") in label_look.TASKS
-    write_text(page, label_look.render(label_look.read_trace(trace)) if of_labels else render(read_trace(trace)))
+    task = trace.get("task")
+    if task in label_look.TASKS:
+        html = label_look.render(label_look.read_trace(trace))
+    elif task == forecast_look.TASK:
+        html = forecast_look.render(forecast_look.read_trace(trace))
+    else:
+        html = render(read_trace(trace))
+    write_text(page, html)
     return page
 
 

@@ -23,6 +23,8 @@ MEASURES = (
     ("f1", "F1 %", 2),
     ("macro_f1", "macro F1 %", 2),
     ("micro_f1", "micro F1 %", 2),
+    ("mse", "MSE", 4),
+    ("mae", "MAE", 4),
 )
 """What an evaluation may have measured: its key, what it is called, and its decimals."""
 
@@ -223,9 +225,9 @@ def summary(run: RunData) -> str:
         told.append(f"perplexity {decimal(number(lowest, 'perplexity'), 2)}")
     if number(lowest, "bits_per_character") is not None:
         told.append(f"{decimal(number(lowest, 'bits_per_character'))} bits per character")
-    for key, name in (("bleu", "BLEU"), ("accuracy", "accuracy"), ("f1", "F1"), ("macro_f1", "macro F1")):
+    for key, name in (("bleu", "BLEU"), ("accuracy", "accuracy"), ("f1", "F1"), ("macro_f1", "macro F1"), ("mse", "MSE")):
         if number(lowest, key) is not None:
-            told.append(f"{name} {decimal(number(lowest, key), 1)}")
+            told.append(f"{name} {decimal(number(lowest, key), 3 if key == 'mse' else 1)}")
     return f"{', '.join(told)}, after {seen}."
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from unrolled.core.errors import ConfigurationError, RunError, nearest
 from unrolled.tasks.classification import load_classification
+from unrolled.tasks.forecasting import load_forecasting
 from unrolled.tasks.language_model import load_language_model
 from unrolled.tasks.masked_language_model import load_masked_language_model
 from unrolled.tasks.run_folder import RunFolder
@@ -21,6 +22,7 @@ LOADERS: dict[str, Callable[..., Any]] = {
     "tagging": load_tagging,
     "classification": load_classification,
     "masked-lm": load_masked_language_model,
+    "forecasting": load_forecasting,
 }
 """How a run of each task is opened."""
 

@@ -36,6 +36,7 @@ class RunFolder:
         self.side_tokenizers = path / "source.tokenizer.json", path / "target.tokenizer.json"
         self.units = path / "units.json"
         self.labels = path / "labels.json"
+        self.series = path / "series.json"
         self.start = path / "start.safetensors"
         self.weights = path / "weights.safetensors"
         self.checkpoint = path / "checkpoint.safetensors"

@@ -137,14 +137,7 @@ TRANSLATION_RULES: tuple[Rule, ...] = (
 )
 """For `train translation`."""
 
-TEXT_RULES: tuple[Rule, ...] = (
-    *TRAINING_RULES,
-    Rule(
-        ("data.min_count", "data.lowercase", "model.spelling"),
-        lambda run: run.data.tokens != "words",
-        "it is for words, and `data.tokens` is `{data.tokens}`",
-        off_counts=True,
-    ),
+ENCODER_RULES: tuple[Rule, ...] = (
     Rule(
         ("model.encoder.cell", "model.encoder.bidirectional", "model.recurrent_dropout"),
         lambda run: run.model.encoder.kind != "recurrent",
@@ -166,6 +159,18 @@ TEXT_RULES: tuple[Rule, ...] = (
         lambda run: _one_layer(run.model.encoder),
         "it lies between recurrent layers, and there is one",
     ),
+)
+"""For every task whose model reads with one encoder."""
+
+TEXT_RULES: tuple[Rule, ...] = (
+    *TRAINING_RULES,
+    Rule(
+        ("data.min_count", "data.lowercase", "model.spelling"),
+        lambda run: run.data.tokens != "words",
+        "it is for words, and `data.tokens` is `{data.tokens}`",
+        off_counts=True,
+    ),
+    *ENCODER_RULES,
     Rule(
         ("data.phrases", "data.binary"),
         lambda run: run.data.format not in (None, "trees"),
@@ -229,3 +234,14 @@ def set_options(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any
                 yield from set_options(value, f"{prefix}{name}.")
             else:
                 yield prefix + name, value
+
+
+FORECASTING_RULES: tuple[Rule, ...] = (
+    *TRAINING_RULES,
+    *ENCODER_RULES,
+    Rule(
+        ("model.output.quantiles",),
+        lambda run: run.model.output.kind != "quantiles",
+        "it is for quantiles, and `model.output.kind` is `{model.output.kind}`",
+    ),
+)

@@ -1,0 +1,357 @@
+"""Training a forecaster on series, scoring it by a rolling back-test beside simple forecasts, and forecasting with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from unrolled.core.errors import ConfigurationError, DataError
+from unrolled.core.noise import Noise
+from unrolled.core.settings import resolve
+from unrolled.core.state import State
+from unrolled.data.series import Series, SeriesFile
+from unrolled.data.time_axis import TimeAxis
+from unrolled.models.forecaster import Forecaster
+from unrolled.models.forecasts import mean_where
+from unrolled.tasks.forecast_scores import LEVELS, ForecastScores, on, score
+from unrolled.tasks.forecast_windows import check_windows
+from unrolled.tasks.forecasting_data import Learnt, learn, load_learnt, open_series, open_windows, save_learnt, windows_of
+from unrolled.tasks.forecasting_settings import ForecastingRunSettings
+from unrolled.tasks.recorded_data import record_files, recorded_files
+from unrolled.tasks.row_windows import RowObjective, RowWindow, RowWindows
+from unrolled.tasks.run_folder import RunFolder, new_run
+from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded, summary_of, train_new, train_on
+from unrolled.tasks.training_log import Display, open_tensorboard
+from unrolled.tasks.without_effect import FORECASTING_RULES
+from unrolled.train.checkpoint import load_weights, read_checkpoint
+from unrolled.train.group import Group
+from unrolled.train.loop import Loss, Record
+from unrolled.train.optimizers import build_optimizer
+from unrolled.train.precision import Machine
+
+
+class Forecast(NamedTuple):
+    """What comes behind the end of a series."""
+
+    series: str
+    axis: TimeAxis
+    targets: tuple[str, ...]
+    best: Float[np.ndarray, "horizon targets"]
+    """Mean or median, in the unit of the file."""
+    low: Float[np.ndarray, "horizon targets"] | None
+    """The 10 % quantile."""
+    high: Float[np.ndarray, "horizon targets"] | None
+    """The 90 % quantile."""
+
+
+class ForecastObjective(RowObjective):
+    """The loss of a forecaster's outputs, averaged over the values that are there."""
+
+    def __init__(self, model: Forecaster) -> None:
+        super().__init__()
+        self.model = model
+
+    def scored(self, window: RowWindow) -> int:
+        """How many values the share has.
+
+        Args:
+            window: a share of a batch.
+
+        Returns:
+            Their number.
+        """
+        return int(window.batch.there.sum()) if window.counts else 0
+
+    def forward(self, window: RowWindow, state: State, noise: Noise) -> Loss:
+        """Forecast a batch.
+
+        Args:
+            window: a share of a batch.
+            state: ignored.
+            noise: where dropout takes its masks from.
+
+        Returns:
+            The objective and its sum.
+        """
+        batch = on(window.batch, self.model.device)
+        said = self.model(batch.past, batch.marks, Noise(noise.generator, window.first_row, window.total_rows)).float()
+        losses = self.model.output.loss(said, batch.future)
+        mean = mean_where(losses, batch.there)
+        return Loss(mean, (mean * batch.there.sum()).detach() * window.counts, None)
+
+
+def make_model(settings: Any, learnt: Learnt, *, trust: bool) -> Forecaster:
+    """An untrained forecaster.
+
+    Args:
+        settings: of the run.
+        learnt: its sizes.
+        trust: allow the settings to import a class of the user's own.
+
+    Returns:
+        The model.
+    """
+    model: Forecaster = seeded(settings.train.seed, lambda: Forecaster(settings.model, learnt.shape, trust=trust))
+    return model
+
+
+def create_run(
+    path: Path,
+    settings: Any,
+    files: tuple[list[Path], list[Path]],
+    machine: Machine,
+    group: Group,
+    display: Display | None,
+    *,
+    trust: bool,
+) -> None:
+    """Make the run folder; everything that can go wrong before training goes wrong here, and then leaves nothing behind.
+
+    Args:
+        path: where the run shall stand.
+        settings: of the run.
+        files: to train on and to validate on.
+        machine: what computes.
+        group: the processes that will share the training.
+        display: is told what a person should know.
+        trust: allow the settings to import a class of the user's own.
+    """
+    with new_run(path) as folder:
+        found = open_series(settings.data, files[0])
+        learnt = learn(settings, found, valid=bool(files[1]))
+        opened = open_windows(settings.data, learnt, *files)
+        model = make_model(settings, learnt, trust=trust)
+        build_optimizer(model, settings.train.optimizer)
+        if settings.train.tensorboard:
+            open_tensorboard(None)
+        save_learnt(learnt, folder.series)
+        folder.write_config(settings)
+        data = record_files(folder, *files) | {
+            "series": len(found.series),
+            "targets": list(found.targets),
+            "train_tokens": int(sum(len(one.values) for one in found.series)),
+            "train_windows": len(opened.train),
+            "valid_windows": len(opened.valid),
+            **learnt.sizes._asdict(),
+        }
+        folder.write_facts(facts_of("forecasting", path, machine, group, model, data))
+    for note in found.findings:
+        if display is not None:
+            display.noted(note)
+
+
+def prepare(folder: RunFolder, settings: Any, group: Group, trust: bool) -> Prepared:
+    """Open what a run folder describes.
+
+    Args:
+        folder: the run.
+        settings: of the run.
+        group: the processes that share the training.
+        trust: allow the settings to import a class of the user's own.
+
+    Returns:
+        What is trained, on what, and how it is scored.
+    """
+    train, learnt = settings.train, load_learnt(folder.series)
+    opened = open_windows(settings.data, learnt, *recorded_files(folder))
+    objective = ForecastObjective(make_model(settings, learnt, trust=trust))
+    lengths = np.ones(len(opened.train), dtype=np.int64)
+    source = RowWindows(
+        (lengths,), lambda rows, epoch, among: opened.train.take(rows), batch_tokens=train.batch_windows, seed=train.seed, group=group
+    )
+    check = opened.valid.spread(train.evaluation_windows)
+
+    def evaluate(module: Any, group: Group) -> Record:
+        scores = score(module.model, opened.valid, check)
+        return {name: value for name, value in scores._asdict().items() if name not in ("baselines", "windows") and value is not None}
+
+    return Prepared(objective, source, evaluate, lambda module, record: None)
+
+
+def kind() -> Kind:
+    """What every training wants to know of its task.
+
+    Returns:
+        The hands of this task.
+    """
+    return Kind("forecasting", ForecastingRunSettings, prepare, recorded_files, FORECASTING_RULES)
+
+
+class ForecastingRun:
+    """A trained forecaster with its scales and its run folder."""
+
+    evaluation_options = frozenset({"split"})
+    """What `evaluate` takes besides files."""
+
+    def __init__(self, folder: RunFolder, *, trust: bool = False) -> None:
+        """Open a run with its best weights.
+
+        Args:
+            folder: the run.
+            trust: allow the run to import a class of its own.
+        """
+        folder.check_task("forecasting")
+        self.folder = folder
+        self.settings = resolve(ForecastingRunSettings, folder.read_config())
+        self.learnt = load_learnt(folder.series)
+        self.model = make_model(self.settings, self.learnt, trust=trust).eval()
+        tensors, _ = read_checkpoint(folder.weights)
+        load_weights(self.model, tensors, folder.weights)
+
+    def evaluate(self, files: Sequence[Path | str] | Path | str | None = None, *, split: str = "valid") -> ForecastScores:
+        """A rolling back-test: a forecast from every point that has enough past and future, beside forecasts that nothing was learnt for.
+
+        Args:
+            files: series in the form it was trained on; a part of the run's own when `None`.
+            split: `valid`, `train`, or `test` where `data.test` left one.
+
+        Returns:
+            Errors of model and baselines.
+
+        Raises:
+            ConfigurationError: no such part.
+        """
+        if files:
+            series = open_series(self.settings.data, as_paths(files), self.learnt.targets).series
+            windows = windows_of(self.learnt, series)
+            check_windows(windows, series, "to score", "give longer series")
+            return score(self.model, windows, np.arange(len(windows)))
+        opened = open_windows(self.settings.data, self.learnt, *recorded_files(self.folder))
+        parts = {name: part for name, part in opened._asdict().items() if part is not None}
+        if split not in parts:
+            why = "" if opened.test is not None else "; the run left no test part (`data.test`)"
+            raise ConfigurationError(f"`--split` must be one of {', '.join(parts)}, got `{split}`{why}")
+        return score(self.model, parts[split], np.arange(len(parts[split])))
+
+    @torch.no_grad()
+    def forecast(self, series: Series) -> Forecast:
+        """What comes behind the last value.
+
+        Args:
+            series: its past; rows at the end without any target are the future of what is known in advance.
+
+        Returns:
+            The forecast, in the unit of the series.
+
+        Raises:
+            DataError: too short a past, or too little of what is known in advance.
+        """
+        whole, end = self._with_future(series)
+        horizon, scale = self.learnt.sizes.horizon, self.learnt.scales.of(whole)
+        batch = on(windows_of(self.learnt, [whole], [(end, end + horizon)]).take(np.arange(1)), self.model.device)
+        said = self.model(batch.past, batch.marks).float()
+        band = self.model.output.quantiles(said, LEVELS)
+
+        def own(values: torch.Tensor) -> Float[np.ndarray, "horizon targets"]:
+            return values[0].double().cpu().numpy() * scale.deviation + scale.mean
+
+        low, high = (None, None) if band is None else (own(band[..., 0]), own(band[..., 1]))
+        axis = whole.axis.select(end, end + horizon)
+        return Forecast(series.name, axis, self.learnt.targets, own(self.model.output.best(said)), low, high)
+
+    def _with_future(self, series: Series) -> tuple[Series, int]:
+        """The series with as many rows behind its last value as are forecast, and where they begin."""
+        lookback, horizon, _ = self.learnt.sizes
+        there = ~np.isnan(series.values).all(1)
+        end = int(np.flatnonzero(there)[-1]) + 1 if there.any() else 0
+        of = f" of `{series.name}`" if series.name else ""
+        if end < lookback:
+            raise DataError(f"a forecast needs the last {lookback} points{of}, got {end}; give more of the past")
+        given = series.select(0, end + horizon)
+        missing = end + horizon - len(given.values)
+        if self.learnt.known and missing:
+            raise DataError(
+                f"`{self.learnt.known[0]}`{of} must be known for all {horizon} points that are forecast, "
+                f"but {horizon - missing} rows stand behind the last value; give rows without values for the others"
+            )
+        more = given.axis.after(missing)
+        axis = TimeAxis(given.axis.texts + more.texts, np.concatenate([given.axis.numbers, more.numbers]), more.dated)
+        blank, known = np.full((missing, given.values.shape[1]), np.nan), np.zeros((missing, given.known.shape[1]))
+        return Series(series.name, axis, np.concatenate([given.values, blank]), np.concatenate([given.known, known])), end
+
+    def forecasts(self, found: SeriesFile) -> Iterator[Forecast]:
+        """What comes behind every series.
+
+        Args:
+            found: their past.
+
+        Yields:
+            A forecast each.
+        """
+        for one in found.series:
+            yield self.forecast(one)
+
+    def summary(self) -> dict[str, Any]:
+        """How the training ended.
+
+        Returns:
+            Run, status and the best figures.
+        """
+        return summary_of(self.folder)
+
+
+def train_forecasting(
+    files: Sequence[Path | str] | Path | str,
+    *,
+    valid: Sequence[Path | str] | Path | str = (),
+    out: Path | str | None = None,
+    differences: Mapping[str, Any] | None = None,
+    display: Display | None = None,
+    trust: bool = False,
+) -> ForecastingRun:
+    """Train a forecaster on series.
+
+    Args:
+        files: CSV files with a header, plain or `.gz`.
+        valid: to validate on; the end of every series when empty.
+        out: the run folder; a new one below `runs/` when `None`.
+        differences: nested options that differ from the defaults, such as `{"data": {"horizon": 24}}`.
+        display: shows the training as it goes.
+        trust: allow the settings to import a class of the user's own.
+
+    Returns:
+        The run, with the best weights loaded.
+    """
+    paths = as_paths(files), as_paths(valid)
+    settings = resolve(ForecastingRunSettings, differences or {})
+
+    def create(path: Path, machine: Machine, group: Group) -> None:
+        create_run(path, settings, paths, machine, group, display, trust=trust)
+
+    stem = f"forecasting-{paths[0][0].name.split('.')[0]}" if paths[0] else "forecasting"
+    return load_forecasting(train_new(kind(), settings, create, out=out, stem=stem, display=display, trust=trust), trust=trust)
+
+
+def resume_forecasting(
+    path: Path | str, *, changes: Mapping[str, Any] | None = None, display: Display | None = None, trust: bool = False
+) -> ForecastingRun:
+    """Go on with a training where its last checkpoint stands.
+
+    Args:
+        path: the run folder.
+        changes: nested options; only the end of the training, its surroundings, and what saves one that diverges may change.
+        display: shows the training as it goes.
+        trust: allow the settings to import a class of the user's own.
+
+    Returns:
+        The run, with the best weights loaded.
+    """
+    return load_forecasting(train_on(kind(), path, changes or {}, display=display, trust=trust), trust=trust)
+
+
+def load_forecasting(path: Path | str, *, trust: bool = False) -> ForecastingRun:
+    """Open a run with its best weights.
+
+    Args:
+        path: the run folder.
+        trust: allow the run to import a class of its own.
+
+    Returns:
+        The run.
+    """
+    return ForecastingRun(RunFolder(Path(path)), trust=trust)
