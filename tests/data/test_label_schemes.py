@@ -202,6 +202,7 @@ def test_repair_says_how_many_and_where() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "wnut17").is_dir(), reason="the entities are not there")
+@pytest.mark.slow
 def test_emerging_entities() -> None:
     for name, entities in (("wnut17train.conll.gz", 1975), ("emerging.dev.conll.gz", 836)):
         labels = read_tagged(SHARED / "wnut17" / name).labels
