@@ -223,6 +223,13 @@ class Context(Made):
         return h + self.hidden(torch.tanh(fixed["memory"]) * x[:, :1]), HiddenState(h)
 
 
+class Passed(Context):
+    """What is fixed comes out as it is, at every step."""
+
+    def step(self, x: Tensor, state: HiddenState, fixed: dict[str, Tensor]) -> tuple[Tensor, HiddenState]:
+        return fixed["memory"], super().step(x, state, fixed)[1]
+
+
 class Drifting(Made):
     """What is fixed is added at every step, and nothing else happens."""
 
@@ -245,6 +252,6 @@ MADE: dict[str, Callable[[], Any]] = {
     cell.__name__: cell
     for cell in (
         *(Products, Columns, Norms, Heads, Choices, Functions, TwoStates, SharedWeights, Bare, Shifting, Swapping, Twins),
-        *(ManyOutputs, Projected, Context, Drifting, Counting),
+        *(ManyOutputs, Projected, Context, Passed, Drifting, Counting),
     )
 }

@@ -110,7 +110,8 @@ def _run(plan: Plan, size: Size, tensors: Sequence[Tensor]) -> tuple[list[Tensor
     values.update(zip(plan.stored, results[count:], strict=True))
     outputs = []
     for node, rows, shape in zip(forward.outputs, results, forward.shapes, strict=False):
-        own = rows.clone() if node in forward.leaves else over_time(rows, size)
+        own = over_time(rows, size)
+        own = own.clone() if node in forward.leaves else own  # a leaf is somebody else's
         outputs.append(own.reshape(size.time, size.batch, *shape).transpose(0, 1))
     shapes = [leaf.shape for leaf in plan.state(leaves)]
     # What is no view may be written to.
