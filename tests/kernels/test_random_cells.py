@@ -60,6 +60,26 @@ def test_in_machine_code(recipe: Recipe, case: Case) -> None:
     check(recipe, case, make_loop)
 
 
+def test_columns_of_columns_that_the_loop_reads() -> None:
+    # Found by the slow test below: columns of a stream that was itself columns of something were looked for below it.
+    names = ("product_of_both", "by_vector", "both", "there_and_back", "whole", "gates", "reduced", "product", "product", "cut")
+    numbers = (
+        (68, 7, 6),
+        (49, 88, 79),
+        (64, 84, 38),
+        (68, 40, 31),
+        (15, 83, 14),
+        (74, 88, 76),
+        (4, 64, 45),
+        (41, 97, 44),
+        (86, 61, 46),
+        (71, 50, 53),
+    )
+    instructions = tuple(Instruction(name, *three) for name, three in zip(names, numbers, strict=True))
+    recipe = Recipe((5, 33, 1), 17, (1,), marks=0, fixed=1, noise=1, instructions=instructions, outputs=(87,), endings=(77, 24, 84))
+    check(recipe, Case(3, 5, "falling", resets=False, frozen=(), looks_at="both", odd=0.0, seed=537), TorchLoop)
+
+
 @pytest.mark.slow
 @search(max_examples=300)
 @given(recipes(12), cases())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +35,23 @@ class Graph:
         """A graph without nodes."""
         self._made: dict[Any, Node] = {}
         self._looping: set[Node] = set()
+        self._closed: frozenset[Node] = frozenset()
+
+    @contextmanager
+    def closed(self, nodes: Iterable[Node]) -> Iterator[None]:
+        """Nodes that are not looked into: columns of them are taken of themselves, whatever they were made of.
+
+        Args:
+            nodes: rows.
+
+        Yields:
+            While it is so.
+        """
+        before, self._closed = self._closed, self._closed.union(nodes)
+        try:
+            yield
+        finally:
+            self._closed = before
 
     def leaf(self, name: str, kind: Kind, shape: tuple[int, ...], dtype: torch.dtype, *, carried: bool = False) -> Node:
         """What is given from outside.
@@ -115,10 +133,12 @@ class Graph:
             width: how many.
 
         Returns:
-            The rows of these columns; where `rows` only moves columns itself, of the rows below it.
+            The rows of these columns; where `rows` only moves columns itself, and is not closed, of the rows below it.
         """
         if (start, width) == (0, rows.width):
             return rows
+        if rows in self._closed:
+            return self.rows("slice", (rows,), width, rows.dtype, start)
         if rows.operation == "slice":
             return self.slice(rows.operands[0], rows.option + start, width)
         if rows.operation == "fill":

@@ -41,7 +41,9 @@ class Direction:
         there = [*task.given, *parts.before, *[state.before for state in task.carried], *[node for node, _ in parts.writes], *parts.sums]
         self.after = Evaluation(there, parts.results, multiply)
         varying = dependents(ordered(parts.before, task.given), task.given)
-        ahead = [node for node in parts.before if node in varying and node not in self.after.given]
+        # What every step shares is there before the first one, with all that it is made of.
+        steady = set(ordered([*parts.program.constants, *parts.program.shared], task.given))
+        ahead = [node for node in parts.before if node in varying and node not in steady and node not in self.after.given]
         self.before = Evaluation(task.given, [node for node in parts.before if node not in ahead], multiply)
         self.ahead = Evaluation([*task.given, *self.before.results], ahead, multiply)
         """What the loop alone reads, which is done just ahead of it, stretch by stretch: less memory, which stays in the cache."""

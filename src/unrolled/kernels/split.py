@@ -61,7 +61,9 @@ def take_apart(graph: Graph, task: Task) -> Parts:
     states = (*carried, *[_running_sum(graph, place, total) for place, total in enumerate(sums)])
     afters = [state.after for state in states]
     outs = list(dict.fromkeys([*[after for after, keep in zip(afters, keeps, strict=False) if keep], *parting.outs(sums)]))
-    new = segmented(graph, [*outs, *afters], [*parting.streams, *[state.before for state in states]])
+    leaves = [*parting.streams, *[state.before for state in states]]
+    with graph.closed(leaves):
+        new = segmented(graph, [*outs, *afters], leaves)
     written, pieces = pieces_of(new[: len(outs)])
     places = dict(zip(outs, pieces, strict=True))
     states = tuple(Carried(state.before, after) for state, after in zip(states, new[len(outs) :], strict=True))
