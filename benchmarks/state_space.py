@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -92,10 +93,10 @@ def hmm(given: argparse.Namespace) -> dict[str, Any]:
         ours(form, parts, outputs, 1)  # kernels are built once, or found built
         taken: dict[str, list[float]] = {"unrolled": [], **{f"hmmlearn {name}": [] for name in given.peers}}
         for _ in range(given.rounds):
-            seconds, likelihood = timed(lambda: ours(form, parts, outputs, given.iterations))
+            seconds, likelihood = timed(partial(ours, form, parts, outputs, given.iterations))
             taken["unrolled"].append(seconds / given.iterations)
             for name in given.peers:
-                seconds, other = timed(lambda: theirs(form, parts, values, lengths, given.iterations, name))
+                seconds, other = timed(partial(theirs, form, parts, values, lengths, given.iterations, name))
                 taken[f"hmmlearn {name}"].append(seconds / given.iterations)
                 assert abs(other - likelihood) < 1e-8 * abs(other), (other, likelihood)
         rows[form] = {name: {"seconds_an_iteration": median(found), "least": min(found)} for name, found in taken.items()}

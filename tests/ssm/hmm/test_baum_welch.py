@@ -262,11 +262,11 @@ def test_driven_transitions_are_fitted() -> None:
         torch.tensor([0.5, 0.5]).double(), torch.tensor([[[0.0], [3.0]], [[3.0], [0.0]]]).double(), torch.zeros(2, 2).double()
     )
     emission = Gaussian(torch.tensor([[-1.0], [1.0]]).double(), torch.ones(2, 1).double() * 0.2)
-    inputs = random(12, 40, 1, seed=1)
-    outputs = sample(truth, emission, 40, batch=12, inputs=inputs, generator=torch.Generator().manual_seed(0)).outputs
-    lengths = torch.tensor([40] * 10 + [1, 30])
+    inputs = random(8, 40, 1, seed=1)
+    outputs = sample(truth, emission, 40, batch=8, inputs=inputs, generator=torch.Generator().manual_seed(0)).outputs
+    lengths = torch.tensor([40] * 6 + [1, 30])
     begin = InputDriven(truth.initial, 0 * truth.weights, torch.tensor([[0.1, 0.0], [0.0, 0.1]]).double())
-    fit = baum_welch(begin, emission, Padded(outputs, lengths), inputs=inputs, settings=BaumWelchSettings(4, 0.0))
+    fit = baum_welch(begin, emission, Padded(outputs, lengths), inputs=inputs, settings=BaumWelchSettings(3, 0.0))
     assert (np.diff(fit.objectives) >= -1e-9 * abs(fit.objectives[-1])).all()
     weights = fit.dynamics.parameters()["weights"][..., 0]
     torch.testing.assert_close(weights[:, 1] - weights[:, 0], torch.tensor([3.0, -3.0]).double(), atol=1.0, rtol=0)

@@ -109,8 +109,8 @@ def matrix(emission: Any, k: int) -> np.ndarray:
     kept, form = emission.covariances, emission.form.name
     table = {
         "spherical": lambda: kept[k] * torch.eye(D).double(),
-        "diagonal": lambda: kept[k].diag(),
-        "tied": lambda: kept,
+        "diagonal": lambda: torch.diag(kept[k]),
+        "tied": lambda: kept + 0,
         "full": lambda: kept[k],
     }
     return table[form]().numpy()

@@ -79,6 +79,8 @@ def baum_welch(
 ) -> Fit:
     """Fit dynamics and emission to sequences, from where they are.
 
+    Where there is nothing to fit to, a sequence cannot be at all, or the objective fell, a `DataError` says so.
+
     Args:
         dynamics: the chain to begin from.
         emission: the outputs' distribution to begin from.
@@ -90,7 +92,6 @@ def baum_welch(
         The fitted parts and the history.
 
     Raises:
-        DataError: there is nothing to fit to, a sequence cannot be at all, or the objective fell.
         ConfigurationError: dynamics and emission have different numbers of states.
     """
     settings = settings or BaumWelchSettings()

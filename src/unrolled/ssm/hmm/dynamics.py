@@ -267,7 +267,7 @@ class InputDriven(Dynamics):
             return value.detach()
 
         before = float(loss())
-        optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure)
         initial = probable(expected.first, self.initial, 1.0, None)
         if not float(loss()) <= before:
             return InputDriven(initial, self.weights, self.bias, self.penalty, self.steps)

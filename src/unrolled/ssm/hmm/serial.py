@@ -136,7 +136,9 @@ def _logs(chain: Chain) -> Chain:
 def _forward(logs: Chain, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Logarithms after and before each output, and its evidence."""
     B, T, K = scores.shape
-    after, before, evidence = [], [], []
+    after: list[Tensor] = []
+    before: list[Tensor] = []
+    evidence: list[Tensor] = []
     for t in range(T):
         predicted = (after[-1].unsqueeze(2) + logs.matrix(t)).logsumexp(1) if t else logs.initial.expand(B, K)
         joint = predicted + scores[:, t]

@@ -207,6 +207,9 @@ def start_categorical(outputs: Padded, settings: HiddenMarkovSettings, generator
 
     Returns:
         The emission to begin from.
+
+    Raises:
+        DataError: nothing was seen.
     """
     symbols = (
         settings.symbols

@@ -93,7 +93,7 @@ struct Scoring {
     int threads;
     template <int FIXED>
     void run() const {
-#pragma omp parallel for schedule(static) num_threads(threads)
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
         for (long begin = 0; begin < s.rows; begin += BLOCK)
             scores<FIXED>(s, values, means, whitening, constants, found, begin, std::min(begin + BLOCK, s.rows));
     }
@@ -109,7 +109,7 @@ struct Summing {
         const long size = s.states * (1 + s.features + (s.full ? s.features * s.features : s.features));
         const long blocks = (s.rows + BLOCK - 1) / BLOCK;
         std::vector<double> parts(blocks * size, 0.0);
-#pragma omp parallel for schedule(static) num_threads(threads)
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
         for (long block = 0; block < blocks; ++block)
             moments<FIXED>(s, values, means, weights, parts.data() + block * size, block * BLOCK, std::min((block + 1) * BLOCK, s.rows));
         for (long block = 0; block < blocks; ++block)
