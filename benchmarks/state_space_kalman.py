@@ -24,7 +24,7 @@ from torch import Tensor
 from unrolled.ssm.kalman import LinearGaussian, kalman_filter_and_smoother, kalman_log_likelihood
 
 STATES, OBSERVED, MISSING, SEED = 4, 2, 0.1, 0
-SHARE = {"statsmodels, set-up counted": 30, "statsmodels, core alone": 30, "pykalman": 2}
+SHARE = {"statsmodels, set-up counted": 20, "statsmodels, core alone": 40, "pykalman": 1}
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--series", type=int, default=500)
