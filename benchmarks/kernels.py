@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from typing import Any, NamedTuple
 
 from environments import PEERS, environment
 from machine import RESULTS, describe_machine
+from workers import Worker
 
 from unrolled.cli.bench_tables import show
 from unrolled.tasks.kernel_bench import BENCHED, FEWER, MODES, OURS, PLAIN, STEPS, Held, Line, Measured, plan
@@ -40,7 +40,6 @@ CELLS = (*BENCHED, UNSEEN)
 TOLERANCE = 1e-4
 TURN = 0.03
 """Seconds."""
-LONGEST_PAUSE = 0.5
 
 
 class Peer(NamedTuple):
@@ -84,56 +83,6 @@ arguments.add_argument("--rounds", type=int, default=5)
 arguments.add_argument("--no-peers", action="store_true")
 arguments.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "unrolled-benchmarks")
 arguments.add_argument("--out", type=Path, default=RESULTS / "kernels.json")
-
-
-class Worker:
-    """A process that is told what to run; see peers/turns.py."""
-
-    def __init__(self, python: str, script: str, threads: int, log: Path) -> None:
-        self.log = log
-        surroundings = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        with open(log, "w", encoding="utf-8") as file:
-            self.process = subprocess.Popen(
-                [python, str(PEERS / script), str(threads)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-                env=surroundings,
-            )
-
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        try:
-            self.process.stdin.write(json.dumps(question) + "\n")
-            self.process.stdin.flush()
-            answer = self.process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            tail = "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-            sys.exit(f"a worker ended; the end of {self.log}:\n{tail}")
-        return json.loads(answer)
-
-    def fall_asleep(self) -> None:
-        """Wait until no thread of this process runs any more: they go on looking for work after a turn, those of ONNX Runtime for 50 ms."""
-        begin, before = time.perf_counter(), -1
-        while (now := self._nanoseconds()) != before and time.perf_counter() - begin < LONGEST_PAUSE:
-            before = now
-            time.sleep(0.01)
-
-    def _nanoseconds(self) -> float:
-        """Time on processors, of all threads; where the system does not tell, it never stands still."""
-        threads = Path(f"/proc/{self.process.pid}/task")
-        if not threads.is_dir():
-            return time.perf_counter()
-        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads.iterdir())
-
-    def end(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 class Contestant(NamedTuple):

@@ -45,7 +45,24 @@ class Data(NamedTuple):
 
 
 CRF_OR_NOT = {"CRF": (), "softmax": ("model.crf=false",)}
-STARTS: dict[str, tuple[str, ...]] = {"from chance": (), FROM_PLAIN: ()}
+STARTS: dict[str, tuple[str, ...]] = {"BiLSTM": (), f"BiLSTM, {FROM_PLAIN}": ()}
+CONVOLUTIONS = (
+    "model.encoder.kind=convolutional",
+    "model.encoder.layers=2",
+    "model.pooling=max",
+    "model.input_dropout=0.5",
+    "model.hidden_dropout=0.5",
+    "model.output_dropout=0.5",
+)
+STRONGER_DROPOUT = (
+    "model.word_dropout=0.2",
+    "model.input_dropout=0.4",
+    "model.hidden_dropout=0.5",
+    "model.output_dropout=0.5",
+    "model.spelling.width=5",
+    "model.spelling.size=128",
+)
+"""For many passes over few texts."""
 SETS = {
     "ewt": Data(
         "tagging",
@@ -53,15 +70,15 @@ SETS = {
         "accuracy",
         30,
         1,
-        (),
-        CRF_OR_NOT,
+        STRONGER_DROPOUT,
+        {"CRF": ()},
     ),
-    "wnut17": Data("tagging", {"train": "wnut17train.conll.gz", "test": "emerging.dev.conll.gz"}, "f1", 2, 5, (), CRF_OR_NOT),
+    "wnut17": Data("tagging", {"train": "wnut17train.conll.gz", "test": "emerging.dev.conll.gz"}, "f1", 1.2, 5, (), CRF_OR_NOT),
     "sst2": Data(
         "classification",
         {"train": "sst_trees/train.txt.gz", "valid": "sst_trees/dev.txt.gz", "test": "sst_trees/test.txt.gz"},
         "accuracy",
-        4,
+        2,
         5,
         ("data.format=trees",),
         STARTS,
@@ -73,7 +90,7 @@ SETS = {
         1,
         5,
         ("data.format=plain", "data.encoding=latin-1"),
-        STARTS,
+        {"convolutions": CONVOLUTIONS, **STARTS},
     ),
 }
 
@@ -83,10 +100,10 @@ def seeds_of(data: Data, name: str, keep: Path, options: argparse.Namespace) -> 
     files = {part: [str(options.folder / file)] for part, file in data.files.items()}
     minutes = options.minutes or data.minutes
     given = [*data.options, *data.models[name], f"train.minutes={minutes}", *options.sets]
-    start = [f"--init-from={plain(keep, options)}"] if name == FROM_PLAIN else []
+    start = [f"--init-from={plain(keep, options)}"] if name.endswith(FROM_PLAIN) else []
     rows = []
     for seed in range(options.seeds or data.seeds):
-        run = keep / f"{options.data}-{name.replace(' ', '-')}-{seed}"
+        run = keep / f"{options.data}-{name.replace(', ', '-').replace(' ', '-')}-{seed}"
         row = {"seed": seed} | train(data.task, files, run, [*start, *[f"--set={one}" for one in (*given, f"train.seed={seed}")]])
         row["test"] = score(run, files["test"])
         rows.append(row)

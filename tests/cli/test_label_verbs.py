@@ -65,6 +65,9 @@ def test_predict_writes_a_row_a_word_or_a_text(place: Path) -> None:
     line = json.loads(unrolled("predict", "class", "--json", given="good\n", where=place).stdout)
     assert {one["label"] for one in line["outputs"]} == {"yes", "no"}
     assert json.loads(unrolled("predict", "tag", "--json", given="Anna\n", where=place).stdout)["words"] == ["Anna"]
+    assert len(unrolled("predict", "class", given="\n", where=place).stdout.splitlines()) == 1
+    columns = unrolled("predict", "tag", "--format", "columns", given="Anna Smith\nruns\n\nEva\n", where=place).stdout.split("\n")
+    assert [row.split("\t")[0] for row in columns] == ["Anna", "runs", "", "Eva", "", ""]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,18 @@ def test_none_is_a_word_where_it_is_a_choice() -> None:
         resolve(Outer, parse_override("name=none"))
 
 
+def test_nothing_in_place_of_a_default_is_written_and_read(tmp_path: Path) -> None:
+    class Whole(Settings):
+        choice: Choice = Choice()
+        rest: int | None = None
+        """Nothing, as its default is: it needs no line."""
+
+    given, file = Whole(choice=Choice(kind="none", limit=None)), tmp_path / "a.toml"
+    file.write_text(write_toml(given))
+    assert resolve(Whole, read_toml(file)) == given
+    assert "rest" not in file.read_text()
+
+
 def test_unknown_key_names_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match=r"`inner.rat` is not an option; did you mean `inner.rate`\?"):
         resolve(Outer, {"inner": {"rat": 2}})

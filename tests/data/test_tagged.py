@@ -107,7 +107,7 @@ def test_the_format_can_be_said(tmp_path: Path) -> None:
     assert read_tagged(path, TaggedForm(format="columns")).labels == LABELS
     said = refusal(path)
     assert "must end in `.conllu`, `.conll`" in said
-    assert said.endswith("try naming its `format`: `conllu`, `columns`, `tsv` or `jsonl`")
+    assert said.endswith("try naming its form (`data.format`): `conllu`, `columns`, `tsv` or `jsonl`")
     with pytest.raises(ConfigurationError, match="got `colums`; did you mean `columns`"):
         read_tagged(path, TaggedForm(format="colums"))
 

@@ -50,6 +50,12 @@ def test_what_decides_is_part_of_the_name(compiler: Compiler, monkeypatch: pytes
     assert len(list(compiler.folder.glob("*.so"))) == 3
 
 
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the processor is asked otherwise")
+def test_no_process_is_started_to_know_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
+    assert "flags" in module.processor() or "Features" in module.processor()
+
+
 def test_a_damaged_library_is_built_again(compiler: Compiler) -> None:
     compiler.load(SOURCE)
     (path,) = compiler.folder.glob("*.so")

@@ -129,6 +129,10 @@ REFUSED: dict[str, tuple[Function, str]] = {
     "an unknown function": (lambda a, v: torch.lgamma(a.abs() + 1), "aten.lgamma"),
     "a product of rows": (lambda a, v: a @ (a.t() @ a), "sum over the rows"),
     "a view written to": (lambda a, v: _half_written(a * 2), "in place"),
+    "a view of a view": (lambda a, v: _written_below(a * 2), "aten.mul_ .in place"),
+    "written to another": (lambda a, v: a + _written_beside(a), "aten.add .in place"),
+    "a new value behind its back": (lambda a, v: _replaced(a * 2), "an assignment to `data`"),
+    "a question that is caught": (lambda a, v: _asked(a), "depends on the elements of a tensor"),
     "an error of its own": (lambda a, v: a.view(-1, 3), "RuntimeError|aten.view"),
 }
 
@@ -136,6 +140,31 @@ REFUSED: dict[str, tuple[Function, str]] = {
 def _half_written(a: Tensor) -> Tensor:
     a[:, :2].mul_(2)
     return a
+
+
+def _written_below(a: Tensor) -> Tensor:
+    seen = a.view(-1, 2, 2).view(-1, 4)
+    a.mul_(2)
+    return seen
+
+
+def _written_beside(a: Tensor) -> Tensor:
+    with torch.no_grad():
+        first, second = a * 2, a * 3
+        torch.add(first, 1, out=second)
+        return first + second
+
+
+def _replaced(a: Tensor) -> Tensor:
+    a.data = a * 3
+    return a
+
+
+def _asked(a: Tensor) -> Tensor:
+    try:
+        return a * a.sum().item()
+    except Exception:
+        return a
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -104,7 +104,8 @@ def test_long_texts_are_read_in_pieces_each_by_itself() -> None:
         outputs = [layer(piece.unsqueeze(0))[0][0] for piece in pieces]
         if outputs:
             torch.testing.assert_close(found.memory.data[row, :length], torch.cat(outputs))
-            torch.testing.assert_close(found.summary[row], outputs[-1][-1])
+            shares = torch.tensor([len(piece) / length for piece in pieces], dtype=torch.float64)
+            torch.testing.assert_close(found.summary[row], (shares.unsqueeze(1) * torch.stack([one[-1] for one in outputs])).sum(0))
     assert found.memory.data.shape == (5, 10, 4)
 
 
@@ -129,6 +130,9 @@ def test_depths_count_from_the_read_out(kind: str) -> None:
     }[kind]
     assert {depth for name, depth in found.items() if name.startswith(f"text.encoder.{first}")} == {3}
     assert {depth for name, depth in found.items() if name.startswith(f"text.encoder.{last}")} == {1}
+    assert {depth for name, depth in found.items() if name.startswith("text.encoder.stack.norm")} == (
+        {1} if kind == "transformer" else set()
+    )
 
 
 def test_masks_do_not_depend_on_how_many_processes_share_a_batch() -> None:

@@ -133,6 +133,8 @@ def test_taggings_are_the_crfs_own(tagged: tuple[TaggingRun, Path]) -> None:
     for one, alone in zip(found, (run.tag([sentence], n_best=4)[0] for sentence in sentences), strict=True):
         assert [x.labels for x in one] == [x.labels for x in alone]
         np.testing.assert_allclose([x.probability for x in one], [x.probability for x in alone], rtol=1e-4)
+    named = run.tag(sentences, probabilities=False)
+    assert [one[0].labels for one in named] == [one[0].labels for one in found]
 
 
 def test_no_tagging_breaks_the_scheme(tmp_path: Path) -> None:
@@ -171,6 +173,10 @@ def test_a_classifier_learns_the_word_that_decides(classified: tuple[Classificat
     run, valid = classified
     found = run.evaluate(valid)
     assert found.accuracy == found.micro_f1 == 100.0
+    assert [one.probabilities for one in run.stream(["a dull film\n", "\n"])] == [
+        one.probabilities for one in run.classify(["a dull film", ""])
+    ]
+    assert "taken for" in (run.folder.path / "report.html").read_text()
     assert found.confusion is not None
     assert np.diag(found.confusion).sum() == 20
     one, other = run.classify(["a dull play and long", "a great book"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -46,8 +48,18 @@ def _door(version: bool = typer.Option(False, "--version", help="Print the versi
         raise typer.Exit
 
 
+def _said(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """A warning of ours as one sentence; those of others as Python has them."""
+    own = str(Path(__file__).parents[1])
+    return f"unrolled: {message}\n" if filename.startswith(own) else PYTHONS_OWN(message, category, filename, lineno, line)
+
+
+PYTHONS_OWN = warnings.formatwarning
+
+
 def main() -> None:
     """Run the command line. What a user can mend is one sentence and exit code 2; a fault of ours keeps its traceback, exit code 1."""
+    warnings.formatwarning = _said
     try:
         sys.exit(app(train.spread_valid(sys.argv[1:]), standalone_mode=False) or 0)
     except UserError as error:

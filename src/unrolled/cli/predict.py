@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +28,14 @@ def predict(
         bool, typer.Option("--alignments", help="Add a column of links source-output between words, counted from 0: 0-0 1-2.")
     ] = False,
     ensemble: Annotated[list[Path] | None, typer.Option("--ensemble", metavar="RUN", help="A further run to decode together with.")] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="Labels: how standard input is written, as in training (conllu, columns, csv, tsv, jsonl); a text a line when not given.",
+        ),
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
@@ -46,7 +55,7 @@ def predict(
     task = opened.folder.fact("task")
     if task not in PREDICTORS:
         raise ConfigurationError(f"`unrolled predict` needs a run that gives an output for each line, and `{run}` is of the task `{task}`")
-    given = {"n_best": n_best, "beam": beam, "alignments": alignments or None, "ensemble": ensemble}
+    given = {"n_best": n_best, "format": format_, "beam": beam, "alignments": alignments or None, "ensemble": ensemble}
     wishes: dict[str, Any] = {name: value for name, value in given.items() if value is not None} | combine([], set_ or [])
     # A person at a terminal wants an answer to every line; a file goes faster by the thousand.
     at_once = {"at_once": 1} if sys.stdin.isatty() else {}
@@ -74,22 +83,35 @@ def _translate(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[st
 
 def _tag(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int]) -> None:
     """A word and its label a row, and an empty row behind every sentence; several taggings as rows of line, probability, labels."""
-    n_best = _only_n_best(wishes, "tagging")
-    for number, (words, found) in enumerate(opened.stream(input_lines(), n_best=n_best or 1, **at_once), 1):
+    from unrolled.data.tagged import TaggedForm, tokens_of_lines
+
+    form, n_best = wishes.pop("format", None), _only_n_best(wishes, "tagging")
+    lines = input_lines() if form is None else tokens_of_lines(input_lines(), TaggedForm(form, tokens=opened.settings.data.words)).tokens
+    for number, (words, found) in enumerate(
+        opened.stream(lines, n_best=n_best or 1, probabilities=json or n_best is not None, **at_once), 1
+    ):
         if json:
             _print_json(number, [one._asdict() for one in found], words=words)
         elif n_best is None:
             print("".join(f"{word}\t{label}\n" for word, label in zip(words, found[0].labels, strict=True)))
         else:
             for one in found:
-                print(f"{number}\t{one.probability:.4f}\t{' '.join(one.labels)}")
+                print(f"{number}\t{one.probability:.4g}\t{' '.join(one.labels)}")
         sys.stdout.flush()
 
 
 def _classify(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int]) -> None:
     """A row a text: its label, or its labels with blanks between; the likeliest labels as rows of line, probability, label."""
-    n_best = _only_n_best(wishes, "classification")
-    for number, found in enumerate(opened.stream(input_lines(), **at_once), 1):
+    from unrolled.data.labelled_texts import texts_of_lines
+    from unrolled.tasks.classification import form_of
+
+    form, n_best = wishes.pop("format", None), _only_n_best(wishes, "classification")
+    texts = (
+        input_lines()
+        if form is None
+        else texts_of_lines(input_lines(), replace(form_of(opened.settings.data), format=form, phrases=False)).texts
+    )
+    for number, found in enumerate(opened.stream(texts, **at_once), 1):
         ranked = list(found.probabilities.items())
         if json:
             _print_json(number, [{"label": label, "probability": value} for label, value in ranked[:n_best]], labels=found.labels)
@@ -97,7 +119,7 @@ def _classify(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str
             print(" ".join(found.labels))
         else:
             for label, value in ranked[:n_best]:
-                print(f"{number}\t{value:.4f}\t{label}")
+                print(f"{number}\t{value:.4g}\t{label}")
         sys.stdout.flush()
 
 
@@ -194,6 +216,6 @@ def input_lines() -> Any:
 
     try:
         with open(sys.stdin.fileno(), encoding="utf-8", closefd=False, newline="\n") as lines:
-            yield from lines
+            yield from (line.rstrip("\r\n") for line in lines)
     except UnicodeDecodeError as error:
         raise DataError(f"standard input must be UTF-8, got a byte that is not ({error.reason}); try `iconv -f LATIN1 -t UTF-8`") from None

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from unrolled.core.errors import ConfigurationError, closest, nearest
-from unrolled.core.wording import choices, kind_of, written
+from unrolled.core.wording import alternatives, choices, kind_of, written
 
 Differences = dict[str, Any]
 """Nested dictionaries that hold only what differs from the defaults."""
@@ -32,11 +32,14 @@ class Settings(BaseModel):
 
     @classmethod
     def _word(cls, name: str, value: Any) -> Any:
-        """A word in any case; and `none`, which `--set` reads as nothing, where it is one of the words."""
+        """A word in any case; `none`, which `--set` reads as nothing, where it is one of the words, and nothing where it is none of them."""
         field = cls.model_fields.get(name)
         words = () if field is None else choices(field.annotation)
         if value is None and "none" in words:
             return "none"
+        parts = () if field is None else alternatives(field.annotation)
+        if isinstance(value, str) and value.lower() == "none" and type(None) in parts and str not in parts:
+            return None
         return value.lower() if isinstance(value, str) and value.lower() in words else value
 
 
@@ -149,7 +152,7 @@ def read_toml(path: Path) -> Differences:
 
 
 def write_toml(settings: Settings) -> str:
-    """All settings as TOML; what is `None` has no line.
+    """All settings as TOML; what is `None` has no line, unless its default is something else: then the word `none` stands there.
 
     Args:
         settings: any group.
@@ -157,7 +160,18 @@ def write_toml(settings: Settings) -> str:
     Returns:
         The text of the file.
     """
-    return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
+    return tomli_w.dumps(_with_nones(settings))
+
+
+def _with_nones(settings: Settings) -> Differences:
+    found = settings.model_dump(mode="json", exclude_none=True)
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            found[name] = _with_nones(value)
+        elif value is None and field.get_default(call_default_factory=True) is not None:
+            found[name] = "none"
+    return found
 
 
 class Option(NamedTuple):

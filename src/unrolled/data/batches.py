@@ -262,6 +262,21 @@ def token_lists(sentences: Sequence[Integer[np.ndarray, " _"]], vocabulary: int)
     return TokenLists(tokens, offsets)
 
 
+def joined_lists(tokens: Integer[np.ndarray, " tokens"], lengths: Sequence[int], vocabulary: int) -> TokenLists:
+    """The ids of many sentences that stand in one array already.
+
+    Args:
+        tokens: all of them, in order.
+        lengths: how many each sentence has.
+        vocabulary: ids are below it.
+
+    Returns:
+        Them in the smallest unsigned type.
+    """
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+    return TokenLists(tokens.astype(smallest_dtype(vocabulary)), offsets)
+
+
 def padded_ids(sentences: Sequence[Integer[np.ndarray, " _"]]) -> Padded:
     """The ids of sentences that belong to no corpus, such as those to translate, as a tensor `[batch, time]`.
 

@@ -287,7 +287,7 @@ def converted(sentences: Iterable[Sequence[str]], source: Scheme, target: Scheme
     """The same spans in another scheme, read leniently.
 
     Args:
-        sentences: the labels of each sentence.
+        sentences: the labels of each sentence, all of them of their scheme (`first_odd`).
         source: their scheme.
         target: the scheme that is wanted.
 
@@ -297,6 +297,56 @@ def converted(sentences: Iterable[Sequence[str]], source: Scheme, target: Scheme
     if Scheme.NONE in (source, target):
         return [list(labels) for labels in sentences]
     return [spans_to_labels(_spans_of(labels, source), len(labels), target) for labels in sentences]
+
+
+class Fitted(NamedTuple):
+    """Labels brought into a scheme."""
+
+    labels: list[list[str]]
+    source: Scheme
+    """The scheme that they were in."""
+    mended: Repaired | None
+    """What broke that scheme, where it is the one that was wanted."""
+    odd: tuple[int, int, str] | None
+    """Sentence, token and text of the first label that can be in no such scheme; then nothing was done."""
+
+
+def fitted(sentences: Sequence[Sequence[str]], wanted: Scheme, source: Scheme | None = None) -> Fitted:
+    """Labels of other sentences in the scheme of a run: broken ones mended, those of another scheme converted.
+
+    Args:
+        sentences: the labels of each sentence.
+        wanted: the scheme of the run.
+        source: theirs; found out when `None`.
+
+    Returns:
+        The labels in that scheme.
+    """
+    found = detect_scheme(sentences) if source is None else source
+    source = wanted if Scheme.NONE in (found, wanted) else found
+    odd = first_odd(sentences, source)
+    if odd is not None:
+        return Fitted([list(labels) for labels in sentences], source, None, odd)
+    if source is wanted:
+        mended = repaired(sentences, wanted)
+        return Fitted(mended.labels, source, mended, None)
+    return Fitted(converted(sentences, source, wanted), source, None, None)
+
+
+def first_odd(sentences: Iterable[Sequence[str]], scheme: Scheme) -> tuple[int, int, str] | None:
+    """The first label that cannot stand in a scheme.
+
+    Args:
+        sentences: the labels of each sentence.
+        scheme: any scheme.
+
+    Returns:
+        Its sentence and token, counted from 0, and itself; `None` where there is none.
+    """
+    return next(
+        ((row, place, label) for row, labels in enumerate(sentences) for place, label in enumerate(labels) if not is_of(label, scheme)),
+        None,
+    )
 
 
 def _spans_of(labels: Sequence[str], scheme: Scheme) -> list[Span]:

@@ -55,6 +55,8 @@ class LabelledTexts:
     """The line in which each text begins, counted from 1."""
     ids: Sequence[str | None]
     """What the file calls each text, `None` where it does not."""
+    whole: Sequence[bool] = ()
+    """With phrases of trees, whether each is a whole sentence; empty where all are."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -81,8 +83,10 @@ class LabelledTexts:
         """
         rows = [int(row) for row in rows]
         labels = [self.labels[row] for row in rows] if self.labels else []
-        texts, lines, ids = ([column[row] for row in rows] for column in (self.texts, self.lines, self.ids))
-        return LabelledTexts(texts, labels, self.several, self.file, lines, ids)  # type: ignore[arg-type]
+        texts, lines, ids, whole = (
+            [column[row] for row in rows] if column else [] for column in (self.texts, self.lines, self.ids, self.whole)
+        )
+        return LabelledTexts(texts, labels, self.several, self.file, lines, ids, whole)  # type: ignore[arg-type]
 
     def findings(self) -> list[str]:
         """What can be learnt from but is probably not meant: ids that stand twice, one label only, one text with different labels.
@@ -94,7 +98,7 @@ class LabelledTexts:
         first: dict[str, int] = {}
         differing = []
         for row, (text, labels) in enumerate(zip(self.texts, self.labels, strict=False)):
-            if labels != self.labels[first.setdefault(text, row)]:
+            if set(labels) != set(self.labels[first.setdefault(text, row)]):
                 differing.append((first[text], row))
         if differing:
             one, other = differing[0]
@@ -162,6 +166,8 @@ class _Text(NamedTuple):
     labels: tuple[str, ...] | None
     listed: bool = False
     """Whether the labels stood in a list."""
+    part: bool = False
+    """Whether it is a part of a text."""
 
 
 Reader = Callable[[Iterable[str], _Wanted], Iterator[_Text]]
@@ -177,7 +183,8 @@ def _gathered(texts: Iterator[_Text], file: str, form: TextForm) -> LabelledText
         raise DataError(f"`{file}` must hold at least one text, got none; try another file")
     labels = [one.labels for one in found if one.labels is not None]
     several = form.separator is not None or any(one.listed for one in found)
-    return LabelledTexts([one.text for one in found], labels, several, file, [one.line for one in found], [one.id for one in found])
+    whole = [not one.part for one in found] if any(one.part for one in found) else []
+    return LabelledTexts([one.text for one in found], labels, several, file, [one.line for one in found], [one.id for one in found], whole)
 
 
 def _labels(value: str, line: int, wanted: _Wanted) -> tuple[str, ...]:
@@ -221,9 +228,9 @@ def _column(header: list[str], name: str, option: str, line: int, wanted: _Wante
         return header.index(name)
     advice = nearest(name, [column for column in header if column])
     if len(header) == 1 and ";" in header[0]:
-        advice = "try `delimiter` `;`"
+        advice = "try `data.delimiter=;`"
     raise DataError(
-        f"the first line of `{wanted.file}` must name the columns, `{name}` among them (option `{option}`), got others; {advice}"
+        f"the first line of `{wanted.file}` must name the columns, `{name}` among them (option `data.{option}`), got others; {advice}"
     )
 
 
@@ -272,10 +279,10 @@ def _trees(lines: Iterable[str], wanted: _Wanted) -> Iterator[_Text]:
         if not line.strip():
             continue
         phrases: list[Phrase] = tree_phrases(line, wanted.place(number))
-        for text, fine in phrases if wanted.form.phrases else phrases[:1]:
+        for place, (text, fine) in enumerate(phrases if wanted.form.phrases else phrases[:1]):
             label = BINARY[fine] if wanted.form.binary else fine
             if label is not None or not wanted.labelled:
-                yield _Text(number, None, text, (label,) if wanted.labelled and label is not None else None)
+                yield _Text(number, None, text, (label,) if wanted.labelled and label is not None else None, part=place > 0)
 
 
 FORMATS: Mapping[str, Reader] = MappingProxyType({"csv": _csv, "tsv": _tsv, "jsonl": _json_lines, "plain": _plain, "trees": _trees})

@@ -47,12 +47,14 @@ def format_of(file: str, given: str | None, known: Iterable[str], endings: Mappi
     known = tuple(known)
     if given is not None:
         if given not in known:
-            raise ConfigurationError(f"`format` must be one of {_listed(known)}, got `{given}`; {nearest(given, known)}")
+            raise ConfigurationError(f"`data.format` must be one of {_listed(known)}, got `{given}`; {nearest(given, known)}")
         return given
     name = file.lower().removesuffix(".gz")
     found = next((end for end in endings if name.endswith(end)), None)
     if found is None:
-        raise DataError(f"`{file}` must end in {_listed(endings)} (or that and `.gz`); try naming its `format`: {_listed(known)}")
+        raise DataError(
+            f"`{file}` must end in {_listed(endings)} (or that and `.gz`); try naming its form (`data.format`): {_listed(known)}"
+        )
     return endings[found]
 
 
@@ -72,7 +74,7 @@ def csv_rows(lines: Iterable[str], delimiter: str, file: str) -> Iterator[tuple[
         DataError: a row that is not whole.
     """
     if len(delimiter) != 1 or delimiter in '"\n\r':
-        raise ConfigurationError(f"`delimiter` must be one character, got `{delimiter}`; try `,` or `;`")
+        raise ConfigurationError(f"`data.delimiter` must be one character, got `{delimiter}`; try `,` or `;`")
     reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)
     while True:
         begin = reader.line_num + 1

@@ -204,7 +204,7 @@ def _columns(lines: Iterable[str], wanted: _Wanted) -> Iterator[_Sentence]:
 def _two_columns(lines: Iterable[str], wanted: _Wanted) -> Iterator[_Sentence]:
     if wanted.form.label not in (None, "last", 2, "2"):
         found = f"`{wanted.form.label}` for `{wanted.file}`"
-        raise ConfigurationError(f"`label` must be left out for a TSV file (token, label), got {found}; try `format` `columns`")
+        raise ConfigurationError(f"`data.column` must be left out for a TSV file (token, label), got {found}; try `data.format=columns`")
     return _table(lines, wanted, lambda line: line.split("\t"), 2)
 
 
@@ -236,10 +236,12 @@ def _label_column(wanted: _Wanted, width: int, line: int) -> int:
     if chosen is None or chosen == "last":
         return width - 1
     if not str(chosen).isdecimal():
-        raise ConfigurationError(f"`label` must be the number of a column or `last` for a file of columns, got `{chosen}`; try `last`")
+        raise ConfigurationError(
+            f"`data.column` must be the number of a column or `last` for a file of columns, got `{chosen}`; try `last`"
+        )
     if not 2 <= int(chosen) <= width:
         raise DataError(
-            f"`label` must be a column after the token's, so 2 to {width} in `{wanted.file}`, got {chosen}; try `last`, or look at line {line}"
+            f"`data.column` must be a column after the token's, so 2 to {width} in `{wanted.file}`, got {chosen}; try `last`, or look at line {line}"
         )
     return int(chosen) - 1
 
@@ -282,7 +284,7 @@ def _conllu(lines: Iterable[str], wanted: _Wanted) -> Iterator[_Sentence]:
     if wanted.labelled and key and key not in known:
         found = f"`{wanted.form.label}`, which no token of `{wanted.file}` has"
         advice = nearest(key, known) if known else "the column is empty in every line"
-        raise DataError(f"`label` must name something that is in the file, got {found}; {advice}")
+        raise DataError(f"`data.column` must name something that is in the file, got {found}; {advice}")
 
 
 def _words(block: Lines, wanted: _Wanted) -> Iterator[tuple[int, list[str]]]:
@@ -311,7 +313,9 @@ def _conllu_label(wanted: _Wanted) -> tuple[int, str]:
     name, _, key = chosen.partition(".")
     if chosen not in CONLLU_LABELS and not (key and name in CONLLU_ENTRIES):
         listed = [*CONLLU_LABELS, *(f"{column}.KEY" for column in CONLLU_ENTRIES)]
-        raise ConfigurationError(f"`label` must be a column of CoNLL-U, got `{chosen}` for `{wanted.file}`; {nearest(chosen, listed)}")
+        raise ConfigurationError(
+            f"`data.column` must be a column of CoNLL-U, got `{chosen}` for `{wanted.file}`; {nearest(chosen, listed)}"
+        )
     return CONLLU_COLUMNS.index(name), key
 
 

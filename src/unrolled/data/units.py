@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from unrolled.core.errors import DataError, RunError
 from unrolled.core.files import write_json
-from unrolled.data.batches import token_lists
+from unrolled.data.batches import joined_lists, token_lists
 from unrolled.data.characters import CharacterTokenizer
 from unrolled.data.sentences import SentenceCodec, train_codec
 from unrolled.data.tokenizer_files import tokenizer_from_json, tokenizer_to_json
@@ -196,13 +196,17 @@ class WordUnits(Units):
         Returns:
             What batches are made from.
         """
-        place_of: dict[str, int] = {}
-        sentences = [np.fromiter((place_of.setdefault(word, len(place_of)) for word in _words(text)), dtype=np.int64) for text in texts]
-        different = list(place_of)
+        cut = [_words(text) for text in texts]
+        lengths = [len(words) for words in cut]
+        different = list(dict.fromkeys(chain.from_iterable(cut)))
+        place_of = dict(zip(different, range(len(different)), strict=True))
+        places = np.fromiter(map(place_of.__getitem__, chain.from_iterable(cut)), dtype=np.int64, count=sum(lengths))
+        steps = np.arange(len(places)) - np.repeat(np.cumsum(lengths, dtype=np.int64) - lengths, lengths)
         ids = np.array([self.id_of(word) for word in different], dtype=np.int32)
-        spelling = token_lists([self.spell(word) for word in different], self.characters)
-        firsts = token_lists([np.arange(len(one)) for one in sentences], 1 << 32)
-        return UnitCorpus(token_lists(sentences, max(len(different), 1)), firsts, ids, spelling)
+        read = [_shortened(word) for word in different]
+        spelling = joined_lists(self._letters.encode("".join(read)), [len(word) for word in read], self.characters)
+        units = joined_lists(places, lengths, max(len(different), 1))
+        return UnitCorpus(units, joined_lists(steps, lengths, 1 << 32), ids, spelling)
 
     def id_of(self, word: str) -> int:
         """The id of a word.
@@ -224,9 +228,7 @@ class WordUnits(Units):
         Returns:
             Their ids, at most `LONGEST_SPELLING`.
         """
-        if len(word) > LONGEST_SPELLING:
-            word = word[: LONGEST_SPELLING // 2] + word[-LONGEST_SPELLING // 2 :]
-        return self._letters.encode(word)
+        return self._letters.encode(_shortened(word))
 
     def cut(self, text: Text) -> list[str]:
         """The words.
@@ -344,6 +346,10 @@ class PieceUnits(Units):
 
 def _words(text: Text) -> Sequence[str]:
     return split_words(text) if isinstance(text, str) else text
+
+
+def _shortened(word: str) -> str:
+    return word if len(word) <= LONGEST_SPELLING else word[: LONGEST_SPELLING // 2] + word[-LONGEST_SPELLING // 2 :]
 
 
 def train_units(

@@ -24,7 +24,7 @@ class Traced(NamedTuple):
     """Terms and what else was given."""
     keywords: dict[str, Any]
     value: Any
-    """The fake result."""
+    """The result, without elements."""
 
     def argument(self, place: int, keyword: str, otherwise: Any = None) -> Any:
         """What was given for a parameter.
@@ -57,7 +57,7 @@ class Arithmetic:
         """The type in which rows are kept: integers come up between the steps of torch's own formulas, as numbers that a float holds.
 
         Args:
-            value: fake.
+            value: without elements.
 
         Returns:
             A floating type or boolean.

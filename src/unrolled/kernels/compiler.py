@@ -192,4 +192,5 @@ def processor() -> str:
     except OSError:
         lines = []
     told = [line for line in lines if line.split(":")[0].strip() in ("model name", "flags", "Features", "CPU part")]
-    return "\n".join([platform.machine(), platform.processor(), *sorted(set(told))])
+    # Elsewhere than on Linux; there it would start a process that knows less.
+    return "\n".join([platform.machine(), *(sorted(set(told)) or [platform.processor()])])

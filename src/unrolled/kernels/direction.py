@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unrolled.kernels.evaluate import Evaluation, Multiply, Size, over_time
 from unrolled.kernels.graph import INPUT, Kind, LoopMaker, Node, ordered
+from unrolled.kernels.segments import Piece
 from unrolled.kernels.split import Parts, Task, dependents
 
 Values = dict[Node, Tensor]
@@ -71,7 +72,7 @@ class Direction:
         buffers, streams, finals = self._run_loop(values, initial, size)
         _drop(values, self.after.given)
         for node, piece in self.parts.writes:
-            values[node] = streams[piece.whole].narrow(2, piece.start, piece.width)
+            values[node] = _columns(streams[piece.whole], piece)
         self._keep(values, buffers, streams, initial)
         for node, total in zip(self.parts.sums, finals[len(initial) :], strict=True):
             values[node] = (total.sum(0) if node.operation == "row_sum" else total).to(node.dtype)
@@ -99,9 +100,9 @@ class Direction:
             ahead = dict(
                 zip(self.ahead.results, self.ahead([_at(node, values[node], begin, end) for node in self.ahead.given], now), strict=True)
             )
-            ins = [ahead[node] if node in ahead else values[node][begin:end] for node in program.streams_in]
+            ins = [(ahead[node] if node in ahead else _steps(values[node], begin, end)).contiguous() for node in program.streams_in]
             before, state = state, [torch.empty_like(part) for part in state]
-            arrays = [*[stream.contiguous() for stream in ins], *[stream[begin:end] for stream in streams], *held, *before, *state]
+            arrays = [*ins, *[_steps(stream, begin, end) for stream in streams], *held, *before, *state]
             self.loop(arrays, now.time, size.batch)
         return buffers, streams, state
 
@@ -126,7 +127,7 @@ class Direction:
         for place, (state, piece) in enumerate(zip(self.task.carried, self.parts.kept, strict=True)):
             if piece is None:
                 continue
-            values[state.after] = after = streams[piece.whole].narrow(2, piece.start, piece.width)
+            values[state.after] = after = _columns(streams[piece.whole], piece)
             if self._homes.get(piece.whole) == place:
                 buffer = buffers[piece.whole]
                 values[state.before] = buffer[1:] if self.task.reverse else buffer[:-1]
@@ -135,9 +136,17 @@ class Direction:
                 values[state.before] = torch.cat([after[1:], first] if self.task.reverse else [first, after[:-1]])
 
 
+def _columns(stream: Tensor, piece: Piece) -> Tensor:
+    return stream if stream.shape[2] == piece.width else stream.narrow(2, piece.start, piece.width)
+
+
+def _steps(tensor: Tensor, begin: int, end: int) -> Tensor:
+    return tensor if end - begin == len(tensor) else tensor[begin:end]
+
+
 def _at(node: Node, tensor: Tensor, begin: int, end: int) -> Tensor:
     """Some steps of what changes from step to step."""
-    return tensor[begin:end] if node.kind is Kind.ROWS and tensor.dim() == 3 else tensor
+    return _steps(tensor, begin, end) if node.kind is Kind.ROWS and tensor.dim() == 3 else tensor
 
 
 def _drop(values: Values, needed: Collection[Node]) -> None:

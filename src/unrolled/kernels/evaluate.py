@@ -90,7 +90,7 @@ class Evaluation:
 def _function(node: Node, multiply: Multiply) -> Callable[..., Tensor]:
     """What computes a node: called with steps and rows, then the operands that are nodes."""
     if node.operation == CALL:
-        return partial(_call, node.option)
+        return _plain_call(node.option) or partial(_call, node.option)
     if node.operation in POINTWISE:
         return partial(_pointwise, _torch_function(node), tuple(None if isinstance(part, Node) else (part,) for part in node.operands))
     if node.operation in PRODUCTS:
@@ -127,6 +127,19 @@ POINTWISE_BY_TORCH: dict[str, Callable[..., Any]] = {
     "minimum": partial(_extreme, torch.minimum, torch.clamp_max),
 }
 """The functions of single elements that are not called by their name."""
+
+
+def _plain_call(call: Call) -> Callable[..., Tensor] | None:
+    """What nearly all calls are, as a method of the tensor: those of `torch.ops` take several times as long to be called."""
+    function, arguments = call.function, call.arguments
+    if call.keywords or arguments[:1] != (Place(0),):
+        return None
+    if function is torch.ops.aten.slice.Tensor and len(arguments) == 4 and arguments[1] == 0:
+        rows = slice(*arguments[2:])
+        return lambda size, whole: whole[rows]
+    if function is torch.ops.aten.reshape.default:
+        return lambda size, value: value.reshape(arguments[1])
+    return None
 
 
 def _call(call: Call, size: Size, *operands: Tensor) -> Tensor:

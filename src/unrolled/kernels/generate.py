@@ -11,7 +11,7 @@ from unrolled.kernels.generate_plan import Factors, Group, Phase, Plan, Segment,
 from unrolled.kernels.generate_values import REDUCTIONS, NumberValues, Values, literal
 from unrolled.kernels.graph import POINTWISE, LoopProgram, Node, Unsupported
 
-HEADERS = ("vectors.h", "functions.h", "products.h", "threads.h", "stages.h")
+HEADERS = ("vectors.h", "functions.h", "products.h", "in_place.h", "threads.h", "stages.h")
 """What every kernel begins with, from the folder `runtime`."""
 
 TYPES = {
@@ -153,8 +153,8 @@ class Writer:
 
     def step(self) -> str:
         """The struct of one step."""
-        lines = [f"{_element(node)}* {name};" for name, node in self.pointers()]
-        lines += [f"{_element(node)}* {name};" for name, node in self.plan.spare]
+        lines = [f"enum {{ may_be_in_place = {self.may_be_in_place()} }};"]
+        lines += [f"{_element(node)}* {name};" for name, node in [*self.pointers(), *self.plan.spare]]
         lines += [f"Vector* seen_{self._number_of(node)};" for node in self.reductions]
         lines += [f"Factor* {factors.name};" for factors in self.factors]
         lines += [f"Factor* panels_{group.name};" for group in self.packed]
@@ -162,8 +162,21 @@ class Writer:
             "Barrier* barrier;",
             "long batch, begin, end;  // rows, and which are this thread's",
             "int part, parts;  // of the features",
+            "bool in_place;  // whether matrices are read where they lie",
         ]
         return block("struct Step", lines) + ";"
+
+    def may_be_in_place(self) -> str:
+        """Whether the matrices can be read where they lie, one row at a time: whole vectors of them, and not too many."""
+        stages = [stage for stage in self.stages if stage.segments]
+        matrices = {segment.matrix: group.factors.width * segment.columns for group in self.groups for segment in group.segments}
+        sizes = {stage.width for stage in stages}
+        for group in self.groups:
+            sizes |= {size for part in group.segments for size in (part.start, group.factors.width if part.transposed else part.columns)}
+        if not self.packed or any(stage.width == 1 for stage in stages):
+            return "0"
+        whole = " && ".join(f"{size} % lanes == 0" for size in sorted(sizes - {0}))
+        return f"!rounded_factors && {whole} && {sum(matrices.values())}L * sizeof(real) <= largest_in_place"
 
     def sizes(self) -> str:
         """How many factors the panels of each group take, and where they begin."""
@@ -222,6 +235,8 @@ class Writer:
         else:
             head = "template <int used, int apart>\n  INLINE void values(const Step& s, const real* sums, long row, long unit)"
             body.append(block(head, Values(self.plan, stage).write(), 1))
+            if self.packed and stage.groups:
+                body.append(block("INLINE void read_all(const Step& s, long first, long columns, real* sums)", list(_readings(stage)), 1))
         return f"struct Stage_{stage.name} : Tiles<{stage.width}, {first}> {{\n" + "\n".join(f"  {part}" for part in body) + "\n};"
 
     def _multiplication(self, stage: Stage, group: Group, first: int) -> str:
@@ -324,6 +339,20 @@ class Writer:
             each.append(f"s.after{state} = i == last ? {final} : m.kept{state}[i & 1];")
 
 
+def _readings(stage: Stage) -> Iterator[str]:
+    """The products of one row with matrices where they lie."""
+    place = 0
+    for group in stage.groups:
+        for segment in group.segments:
+            columns = f"{segment.start} + first, columns, sums + {place} * vectors_in_chunk * lanes"
+            rows = f"s.{group.factors.name}, s.{segment.matrix}"
+            if segment.transposed:
+                yield f"read_transposed<{group.factors.width}>({rows}, {columns});"
+            else:
+                yield f"read_straight({group.factors.width}, {rows}, {segment.columns}, {columns});"
+            place += 1
+
+
 def _element(node: Node) -> str:
     return "boolean" if node.dtype == torch.bool else "real"
 
@@ -358,6 +387,9 @@ def block(head: str, lines: list[str], indent: int = 0) -> str:
 ENTRIES = """
 static Split split_work(long batch, int threads) { return split(batch, WORK, threads); }
 
+// Whether no panels are needed.
+static bool in_place(long batch) { return Step::may_be_in_place && batch == 1; }
+
 // One thread, from packing to the last state.
 static void run_thread(void* const* arrays, Factor* panels, const Memory& m, long time, long batch, Split split, int thread) {
   const int group = thread / split.parts;
@@ -368,6 +400,7 @@ static void run_thread(void* const* arrays, Factor* panels, const Memory& m, lon
   s.end = share(batch, group + 1, split.groups);
   s.part = thread % split.parts;
   s.parts = split.parts;
+  s.in_place = in_place(batch);
   set_once(s, m, panels, arrays, batch, thread, split);
   for (long i = 0; i < time; ++i) {
     set_step(s, m, arrays, i, time, batch);
@@ -380,7 +413,7 @@ static void run_thread(void* const* arrays, Factor* panels, const Memory& m, lon
 extern "C" {
 
 // Bytes of the panels of all matrices.
-long packed_bytes() { return all_panels * (long)sizeof(Factor); }
+long packed_bytes(long batch) { return in_place(batch) ? 0 : all_panels * (long)sizeof(Factor); }
 
 // Bytes of what the steps need beside the arrays.
 long memory_bytes(long batch, int threads) {
@@ -394,7 +427,7 @@ static bool run_split(void* const* arrays, void* panels, void* memory, long time
   const Memory m = lay_out(arena, batch, split);
   for (int group = 0; group < split.groups; ++group) m.barriers[group] = Barrier{};
   return in_parallel(split.groups * split.parts, [&](int thread, int threads, Barrier& all) {
-    pack_share(arrays, (Factor*)panels, thread, threads);
+    if (!in_place(batch)) pack_share(arrays, (Factor*)panels, thread, threads);
     wait_for_all(all, threads);
     run_thread(arrays, (Factor*)panels, m, time, batch, split, thread);
   });

@@ -34,8 +34,8 @@ class CompiledLoop:
         self._run.argtypes = [pointer, pointer, pointer, whole, whole, ctypes.c_int]
         self._run.restype = None
         self._memory_bytes.argtypes, self._memory_bytes.restype = [whole, ctypes.c_int], whole
-        library.packed_bytes.restype = whole
-        self._packed_bytes: int = library.packed_bytes()
+        self._packed_bytes = library.packed_bytes
+        self._packed_bytes.argtypes, self._packed_bytes.restype = [whole], whole
 
     def __call__(self, arrays: Sequence[Tensor], time: int, batch: int) -> None:
         """Take all steps.
@@ -51,7 +51,7 @@ class CompiledLoop:
                 after.copy_(before)
             return
         threads = torch.get_num_threads()
-        panels = _room(self._packed_bytes)
+        panels = _room(self._packed_bytes(batch))
         memory = _room(self._memory_bytes(batch, threads))
         self._run(_pointers(arrays), _aligned(panels), _aligned(memory), time, batch, threads)
 

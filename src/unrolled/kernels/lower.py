@@ -1,14 +1,13 @@
-"""From a trace of torch's operations to the nodes of a graph."""
+"""From torch's operations to the nodes of a graph."""
 
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from unrolled.kernels.arithmetic import Arithmetic, Traced, compute, result_tensors
 from unrolled.kernels.build import Call, Graph, Place
@@ -48,66 +47,29 @@ FILLED = {
 class Lowering:
     """Translates the calls of one trace."""
 
-    def __init__(self, graph: Graph, batch: int, number: torch.dtype, lines: Mapping[str, str]) -> None:
+    def __init__(self, graph: Graph, batch: int, number: torch.dtype) -> None:
         """Translate into a graph.
 
         Args:
             graph: where nodes are made.
             batch: the size that stands for the batch in traced shapes.
             number: the type in which rows of integers are kept.
-            lines: where a person's code calls an operation, by the name of its node.
         """
-        self.graph, self.batch, self.arithmetic, self.lines = graph, batch, Arithmetic(graph, batch, number), lines
+        self.graph, self.batch, self.arithmetic = graph, batch, Arithmetic(graph, batch, number)
         self.moves = self.arithmetic.moves
 
-    def run(self, module: fx.GraphModule, leaves: Sequence[Term]) -> list[Any]:
-        """Translate a whole trace.
+    def written(self, call: Traced) -> Term:
+        """Translate an operation in place.
 
         Args:
-            module: as `make_fx` gives it, returning one flat list.
-            leaves: what stands for its inputs, in order.
+            call: as traced; its value is the tensor that is written to.
 
         Returns:
-            What the trace returns, terms in the place of tensors.
+            What that holds afterwards.
+
+        Raises:
+            Unsupported: the operation has no equivalent.
         """
-        known: dict[fx.Node, Any] = {}
-        given = iter(leaves)
-        result: list[Any] = []
-        for node in module.graph.nodes:
-            arguments = fx.node.map_arg(node.args, known.__getitem__)
-            keywords = fx.node.map_arg(node.kwargs, known.__getitem__)
-            if node.op == "placeholder":
-                known[node] = next(given)
-            elif node.op == "get_attr":
-                known[node] = self._constant(getattr(module, str(node.target)))
-            elif node.op == "output":
-                result = list(arguments[0])
-            elif node.target is operator.getitem:
-                known[node] = arguments[0][arguments[1]]
-            else:
-                call = Traced(node.target, _name(node.target), list(arguments), dict(keywords), node.meta.get("val"))
-                known[node] = self._checked(node, call)
-                if node.target._schema.is_mutable:
-                    known[node.args[0]] = known[node]
-        return result
-
-    def _checked(self, node: fx.Node, call: Traced) -> Any:
-        line = self.lines.get(node.name, "")
-        try:
-            if torch.Tag.nondeterministic_seeded in getattr(call.target, "tags", ()):
-                raise Unsupported(f"{call.name} (random numbers inside the step)")
-            if not call.target._schema.is_mutable:
-                return self.call(call)
-            _check_alone(node, call.name)
-            return self._in_place(call)
-        except Unsupported as reason:
-            raise Unsupported(f"{reason}{line}") from None
-        # A way to call an operation that was not thought of must not end the work of a caller who has a plain loop.
-        except Exception as error:
-            raise Unsupported(f"{call.name} ({type(error).__name__}: {error}){line}") from error
-
-    def _in_place(self, call: Traced) -> Any:
-        """What the tensor that is written to holds afterwards."""
         if call.name == "aten.copy_":
             source = self.call(
                 call._replace(target=aten.expand.default, name="aten.expand", arguments=[call.arguments[1], list(call.value.shape)])
@@ -117,7 +79,8 @@ class Lowering:
         target = getattr(packet, call.target._overloadname, None)
         if target is None:
             raise Unsupported(call.name)
-        return self.call(call._replace(target=target, name=_name(target)))
+        result: Term = self.call(call._replace(target=target, name=operation_name(target)))
+        return result
 
     def call(self, call: Traced) -> Any:
         """Translate one call.
@@ -147,7 +110,15 @@ class Lowering:
             raise Unsupported(call.name)
         return result
 
-    def _constant(self, value: Tensor) -> Term:
+    def constant(self, value: Tensor) -> Term:
+        """A tensor whose elements are known.
+
+        Args:
+            value: not changed by anybody afterwards.
+
+        Returns:
+            The term.
+        """
         shape = tuple(value.shape)
         return Term(self.graph.shared(Call(_Constant(value), ()), (), shape, value.dtype), shape)
 
@@ -219,18 +190,16 @@ class _Item:
         return hash((self.function, self.place))
 
 
-def _name(target: Any) -> str:
+def operation_name(target: Any) -> str:
+    """How an operation is called in errors and tables.
+
+    Args:
+        target: of torch, with its overload.
+
+    Returns:
+        Such as `aten.mm`.
+    """
     return str(getattr(target, "overloadpacket", target))
-
-
-def _check_alone(node: fx.Node, name: str) -> None:
-    """Nobody sees what is written to under another name."""
-    written = node.args[0]
-    assert isinstance(written, fx.Node)
-    later = {other for other in node.graph.nodes if other > node}
-    seen = [view for view in written.users if _name(view.target) in MOVES | UNCHANGED and later & set(view.users)]
-    if written.op != "call_function" or _name(written.target) in MOVES | UNCHANGED - {"aten.clone"} or seen:
-        raise Unsupported(f"{name} (in place, on a tensor that is known by another name)")
 
 
 def _padded(places: Tensor, pad: list[int]) -> Tensor:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from functools import partial
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,8 +26,17 @@ from unrolled.kernels.structure import Leaf, Role, Step, Unrolling, describe
 from unrolled.kernels.trace import Tracer
 
 CPU = torch.device("cpu")
-KINDS = (Tensor, torch.nn.Parameter)
+KINDS = frozenset({Tensor, torch.nn.Parameter})
 """Of tensors whose memory may be read; a subclass may mean something else by it."""
+
+LOOK = attrgetter("shape", "dtype", "is_cpu", "layout")
+"""What decides whether a step was made for a tensor, in one call: a step of one row takes no longer than a hundred lines of Python."""
+
+
+SIZES = 64
+"""So many numbers of rows are remembered, to know at once how what arrives should look."""
+
+ADDRESS = Tensor.data_ptr
 
 
 class Lying(NamedTuple):
@@ -56,11 +68,9 @@ class SingleStep:
         places = {role: [place for place, leaf in enumerate(structure.leaves) if leaf.role is role] for role in Role}
         leaves = {role: [structure.leaves[place] for place in places[role]] for role in Role}
         nodes = {role: [forward.leaves[place] for place in places[role]] for role in Role}
-        self._leaves, self._inputs, self._parameters = (
-            leaves[Role.INPUT] + leaves[Role.STATE],
-            len(leaves[Role.INPUT]),
-            leaves[Role.PARAMETER],
-        )
+        self._inputs = len(leaves[Role.INPUT])
+        self._looks = functools.lru_cache(SIZES)(partial(_looks, leaves[Role.INPUT] + leaves[Role.STATE]))
+        self._parameters = [(leaf.shape, leaf.dtype, True, torch.strided) for leaf in leaves[Role.PARAMETER]]
         self._form_x, self._form_state, self._form_output = Form.of(x), Form.of(state), Form.of(forward.form)
         outs = [node for node in dict.fromkeys(forward.outputs) if node not in forward.after]
         made = [*outs, *forward.after]
@@ -87,33 +97,28 @@ class SingleStep:
             The output and the new state, or `None` where the step is not made for what is given, or its gradient is wanted.
         """
         arrived: list[Tensor] = []
-        if not (self._form_x.gather(x, arrived) and self._form_state.gather(state, arrived)):
+        if not (self._form_x.gather(x, arrived) and self._form_state.gather(state, arrived) and KINDS.issuperset(map(type, arrived))):
             return None
-        batch = _rows(arrived[0])
-        arrived = self._fitting(arrived, batch) if batch and _lie(parameters, self._parameters) else []
-        if not arrived:
+        looks = [*map(LOOK, arrived)]
+        batch = looks[0][0][0] if looks[0][0] else 0
+        if not batch or looks != self._looks(batch) or not self._lie(parameters):
             return None
-        after = [torch.empty_like(leaf) for leaf in arrived[self._inputs :]]
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arrived):
+            return None
+        arrived = [*map(_contiguous, arrived)]
+        inputs, states = arrived[: self._inputs], arrived[self._inputs :]
+        after = [*map(torch.empty_like, states)]
         outs = [torch.empty((batch, *shape), dtype=dtype) for shape, dtype in self._outs]
         shared, _kept = self._shared.pointers(parameters, batch)
-        addresses = [tensor.data_ptr() for tensor in arrived]
-        addresses[self._inputs : self._inputs] = [*[tensor.data_ptr() for tensor in outs], *shared]
-        addresses += [tensor.data_ptr() for tensor in after]
-        self._step(self._pack(*addresses), batch, torch.get_num_threads())
+        addresses = self._pack(*map(ADDRESS, inputs), *map(ADDRESS, outs), *shared, *map(ADDRESS, states), *map(ADDRESS, after))
+        self._step(addresses, batch, torch.get_num_threads())
         made = [*outs, *after]
         return self._form_output.put(iter([made[place] for place in self._places])), self._form_state.put(iter(after))
 
-    def _fitting(self, tensors: Sequence[Tensor], batch: int) -> list[Tensor]:
-        """Input and state as they can be read; nothing where they are not what this was made for, or a gradient is wanted."""
-        gradients = torch.is_grad_enabled()
-        found = []
-        for tensor, (_, shape, dtype, _) in zip(tensors, self._leaves, strict=True):
-            if type(tensor) not in KINDS or tensor.dtype is not dtype or tensor.shape != (batch, *shape) or not tensor.is_cpu:
-                return []
-            if (gradients and tensor.requires_grad) or tensor.layout is not torch.strided:
-                return []
-            found.append(tensor if tensor.is_contiguous() else tensor.contiguous())
-        return found
+    def _lie(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether parameters are as those were that this was made for; they may lie elsewhere."""
+        alike = KINDS.issuperset(map(type, parameters)) and [*map(LOOK, parameters)] == self._parameters
+        return alike and all(map(Tensor.is_contiguous, parameters))
 
 
 class _Shared:
@@ -172,17 +177,8 @@ def _within(node: Node, nodes: Sequence[Node], tensors: Sequence[Tensor]) -> Lyi
     return Lying(place, array.data_ptr() - parameter.data_ptr()) if shares and array.is_contiguous() else None
 
 
-def _rows(tensor: object) -> int:
-    return tensor.shape[0] if isinstance(tensor, Tensor) and tensor.shape else 0
-
-
-def _lie(parameters: Sequence[Tensor], leaves: Sequence[Leaf]) -> bool:
-    for tensor, leaf in zip(parameters, leaves, strict=True):
-        if type(tensor) not in KINDS or tensor.shape != leaf.shape or tensor.dtype is not leaf.dtype or not tensor.is_cpu:
-            return False
-        if not tensor.is_contiguous():
-            return False
-    return True
+def _looks(leaves: Sequence[Leaf], batch: int) -> list[tuple[Any, ...]]:
+    return [((batch, *leaf.shape), leaf.dtype, True, torch.strided) for leaf in leaves]
 
 
 def _contiguous(tensor: Tensor) -> Tensor:

@@ -43,6 +43,17 @@ class Role(enum.Enum):
     FIXED = "fixed"
     PARAMETER = "parameter"
 
+    def __init__(self, name: str) -> None:
+        """Make a role.
+
+        Args:
+            name: its value.
+        """
+        self.axes = {"input": 2, "parameter": 0}.get(name, 1)
+        """How many axes lie before those that a trace depends on."""
+
+    __hash__ = object.__hash__  # that of enumerations is written in Python, and asked for at every call
+
 
 class Leaf(NamedTuple):
     """One tensor of those given, as far as a trace depends on it."""
@@ -90,15 +101,11 @@ def describe(given: Unrolling) -> tuple[Structure, list[Tensor]]:
     return Structure(forms, tuple(leaves), has_lengths, has_resets, tensors[0].device), tensors
 
 
-AXES = {Role.INPUT: 2, Role.STATE: 1, Role.FIXED: 1, Role.PARAMETER: 0}
-"""How many axes lie before those that a trace depends on."""
-
-
 def _visit(tree: State, role: Role, tensors: list[Tensor], leaves: list[Leaf]) -> Any:
     """Collect the leaves of a tree, and say what form it has."""
     if isinstance(tree, Tensor):
         tensors.append(tree)
-        leaves.append(Leaf(role, tuple(tree.shape[AXES[role] :]), tree.dtype, tree.requires_grad and torch.is_grad_enabled()))
+        leaves.append(Leaf(role, tuple(tree.shape)[role.axes :], tree.dtype, tree.requires_grad and torch.is_grad_enabled()))
         return Tensor
     if isinstance(tree, Mapping):
         return tuple((name, _visit(part, role, tensors, leaves)) for name, part in tree.items())

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from unrolled.core.state import State, map_state, named_leaves, where_state
 from unrolled.kernels.build import Graph
-from unrolled.kernels.decompose import PlainProducts, decompositions
+from unrolled.kernels.decompose import PlainProducts
 from unrolled.kernels.graph import BATCH_REDUCTIONS, Kind, Node, Unsupported, ordered
 from unrolled.kernels.lower import Lowering
-from unrolled.kernels.places import Watching, line_of
+from unrolled.kernels.places import line_of
+from unrolled.kernels.sketch import Sketching
 from unrolled.kernels.structure import Leaf, Role, Step, Structure, Unrolling
 from unrolled.kernels.terms import Term
 
@@ -129,7 +130,7 @@ class Tracer:
             if not through:
                 return [None] * len(needing)
             outputs, cotangents = zip(*through, strict=True)
-            return list(torch.autograd.grad(outputs, [values[place] for place in needing], cotangents, allow_unused=True))
+            return list(torch.autograd.grad(_Begin.apply(cotangents, *outputs), [values[place] for place in needing], allow_unused=True))
 
         terms = self._trace(gradients, [*self._terms(BATCHES[0]), *[term for term in incoming if term is not None]])
         by_place = dict(zip(needing, terms, strict=True))
@@ -167,11 +168,11 @@ class Tracer:
         return [leaf for leaf in self.structure.leaves if leaf.role is Role.STATE]
 
     def _forward(self, batch: int) -> Forward:
-        forms: list[State] = []
+        trees: list[State] = []
 
         def results(*tensors: Tensor) -> list[Tensor]:
             flat, output = self.take_step(self._values(tensors))
-            forms.append(map_state(_nothing, output))
+            trees.append(output)
             return flat
 
         terms = self._trace(results, self._terms(batch))
@@ -182,7 +183,9 @@ class Tracer:
         nodes = tuple(_straight(term) for term in terms)
         if any(node.kind is Kind.SHARED for node in nodes):
             raise Unsupported("a result without a batch")
-        return Forward(self.leaves, nodes[:count], tuple(term.shape[1:] for term in terms[:count]), nodes[count:], forms[0])
+        return Forward(
+            self.leaves, nodes[:count], tuple(term.shape[1:] for term in terms[:count]), nodes[count:], map_state(_nothing, trees[0])
+        )
 
     def _terms(self, batch: int) -> list[Term]:
         shapes = [leaf.shape if leaf.role is Role.PARAMETER else (batch, *leaf.shape) for leaf in self.structure.leaves]
@@ -196,21 +199,31 @@ class Tracer:
         return [tensor.detach().requires_grad_(need) for tensor, need in zip(tensors, needs, strict=False)]
 
     def _trace(self, function: Callable[..., list[Any]], terms: list[Term]) -> list[Any]:
-        # Imported here: it takes half a second, which only those wait for who trace.
-        from torch._subclasses.fake_tensor import FakeTensorMode
-        from torch.fx.experimental.proxy_tensor import make_fx
-
-        with _surroundings(), FakeTensorMode():
-            fakes = [torch.empty(term.shape, dtype=term.node.dtype, device=self.structure.device) for term in terms]
+        number = next((term.node.dtype for term in terms if term.is_rows and term.node.dtype.is_floating_point), torch.float32)
+        sketching = Sketching(Lowering(self.graph, terms[0].shape[0], number), self.structure.device)
+        with _surroundings():
+            leaves = [sketching.sketch(term) for term in terms]
             try:
-                with PlainProducts(), Watching() as watching:
-                    module = make_fx(function, decomposition_table=decompositions(), tracing_mode="fake")(*fakes)
+                with PlainProducts(), sketching:
+                    results = function(*leaves)
             except Unsupported:
                 raise
             except Exception as error:  # whatever a step may raise on tensors without elements; the plain loop then says what is wrong
                 raise Unsupported(_reason(error)) from error
-        number = next((term.node.dtype for term in terms if term.is_rows and term.node.dtype.is_floating_point), torch.float32)
-        return Lowering(self.graph, terms[0].shape[0], number, watching.lines).run(module, terms)
+        return [sketching.term(result) for result in results]
+
+
+class _Begin(torch.autograd.Function):
+    """A number from which a backward pass begins with given gradients. Torch can be given them too, but then loads its compiler to look at them."""
+
+    @staticmethod
+    def forward(ctx: Any, gradients: Sequence[Tensor], *outputs: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return outputs[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *one: Tensor) -> tuple[Any, ...]:
+        return None, *ctx.gradients
 
 
 @contextlib.contextmanager
@@ -240,13 +253,6 @@ WORDS = {Role.INPUT: "an input", Role.STATE: "a state", Role.FIXED: "something f
 
 TRACE_ERRORS = (
     # What torch raises, a part of what it says then, and what it means.
-    ("DataDependentOutputException", "", "a Python value or choice that depends on the elements of a tensor"),
-    ("DynamicOutputShapeException", "", "a shape that depends on the elements of a tensor"),
-    (
-        "AssertionError",
-        "convert all Tensors to FakeTensors",
-        "a tensor that is neither a parameter nor a buffer of the cell (see `register_buffer`)",
-    ),
     ("RuntimeError", ".numpy()", "arithmetic outside of torch"),
 )
 

@@ -28,8 +28,9 @@ def multiply(left: Tensor, right: Tensor, *, bfloat16: bool = False) -> Tensor:
         `[rows, columns]`; torch's own product where ours is not made for what is given, or there is no compiler.
     """
     (rows, count), columns = left.shape, right.shape[1]
-    usual = left.dtype == right.dtype and left.dtype in TYPES and left.device.type == right.device.type == "cpu"
-    if not usual or rows * count * columns < ENOUGH or 1 not in left.stride() or 1 not in right.stride():
+    strides = *left.stride(), *right.stride()
+    usual = left.dtype == right.dtype and left.dtype in TYPES and left.is_cpu and right.is_cpu
+    if not usual or rows * count * columns < ENOUGH or 1 not in strides[:2] or 1 not in strides[2:]:
         return left @ right
     library = _library(left.dtype, bfloat16 and left.dtype == torch.float32)
     if library is None:
@@ -38,10 +39,8 @@ def multiply(left: Tensor, right: Tensor, *, bfloat16: bool = False) -> Tensor:
     memory = torch.empty(library.wide_memory_bytes(count, columns, threads) + 64, dtype=torch.uint8)
     result = torch.empty(rows, columns, dtype=left.dtype)
     aligned = -(-memory.data_ptr() // 64) * 64
-    sizes = rows, count, columns
-    library.wide_product(
-        left.data_ptr(), *left.stride(), right.data_ptr(), *right.stride(), result.data_ptr(), *sizes, aligned, min(threads, -(-rows // 8))
-    )
+    matrices = left.data_ptr(), *strides[:2], right.data_ptr(), *strides[2:], result.data_ptr()
+    library.wide_product(*matrices, rows, count, columns, aligned, min(threads, -(-rows // 8)))
     return result
 
 

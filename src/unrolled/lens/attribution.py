@@ -97,7 +97,7 @@ def _attribute(score: Score, vectors: Tensor, baseline: Tensor, nodes: np.ndarra
     vectors, baseline = vectors.detach(), baseline.detach()
     N, T = vectors.shape[:2]
     # Sums over the path in double precision: the gap shall tell of the path, not of rounding.
-    slopes = torch.zeros(vectors.shape, dtype=_sum_type(vectors), device=vectors.device)
+    slopes = torch.zeros(vectors.shape, dtype=sum_type(vectors), device=vectors.device)
     points, shares = (torch.as_tensor(values, dtype=vectors.dtype, device=vectors.device) for values in (nodes, weights))
     target, node = (axis.flatten() for axis in torch.meshgrid(torch.arange(N), torch.arange(len(nodes)), indexing="ij"))
     for some in torch.arange(N * len(nodes)).split(max(1, at_once // max(T, 1))):
@@ -119,8 +119,16 @@ def _slope(score: Score, points: Tensor, targets: Int[Tensor, " rows"]) -> Tenso
 def _scores(score: Score, vectors: Tensor, at_once: int) -> Float[Tensor, " targets"]:
     targets = torch.arange(len(vectors), device=vectors.device)
     found = [score(vectors[some], some) for some in targets.split(max(1, at_once // max(vectors.shape[1], 1)))]
-    return torch.cat(found).to(_sum_type(vectors)) if found else vectors.new_zeros(0, dtype=_sum_type(vectors))
+    return torch.cat(found).to(sum_type(vectors)) if found else vectors.new_zeros(0, dtype=sum_type(vectors))
 
 
-def _sum_type(vectors: Tensor) -> torch.dtype:
-    return vectors.dtype if vectors.device.type == "mps" else torch.float64
+def sum_type(values: Tensor) -> torch.dtype:
+    """In what sums are taken: double precision wherever the device has it.
+
+    Args:
+        values: what is summed.
+
+    Returns:
+        A type.
+    """
+    return values.dtype if values.device.type == "mps" else torch.float64

@@ -132,8 +132,11 @@ class TextEncoder(nn.Module):
         """
         parts = [self.embedding.embed(batch.ids, noise)]
         if self.spelling is not None and batch.spelling is not None:
-            parts.append(self.spelling(batch.spelling))
-        return Padded(nn.functional.embedding(batch.places.data, torch.cat(parts, -1)), batch.places.lengths)
+            parts.append(self.spelling(at_least_one(batch.spelling)))
+        places, vectors = at_least_one(batch.places), torch.cat(parts, -1)
+        if not len(vectors):  # no text of the batch holds anything
+            return Padded(vectors.new_zeros(*places.data.shape, vectors.shape[1]), places.lengths)
+        return Padded(nn.functional.embedding(places.data, vectors), places.lengths)
 
     def forward(self, vectors: Padded, noise: Noise | None = None) -> Encoded:
         """See every unit among the others.
@@ -155,6 +158,18 @@ class TextEncoder(nn.Module):
         return in_pieces(masked, chunk, lambda pieces: self.encoder(pieces, own))
 
 
+def at_least_one(sequences: Padded) -> Padded:
+    """Sequences with a column, even where all of them are empty.
+
+    Args:
+        sequences: ids, `[batch, time]`.
+
+    Returns:
+        The same ones with the same lengths.
+    """
+    return sequences if sequences.data.shape[1] else Padded(sequences.data.new_zeros(len(sequences.data), 1), sequences.lengths)
+
+
 def in_pieces(sequences: Padded, chunk: int, encoder: Callable[[Padded], Encoded]) -> Encoded:
     """Read long texts in pieces, each by itself.
 
@@ -164,7 +179,7 @@ def in_pieces(sequences: Padded, chunk: int, encoder: Callable[[Padded], Encoded
         encoder: reads pieces, none of them empty.
 
     Returns:
-        One vector a unit; the one for a text is that of its last piece.
+        One vector a unit; the one for a text is the mean of those of its pieces, weighed by their lengths.
     """
     B, T = sequences.data.shape[:2]
     count = -(-T // chunk)
@@ -174,9 +189,9 @@ def in_pieces(sequences: Padded, chunk: int, encoder: Callable[[Padded], Encoded
     (there,) = of_pieces.nonzero(as_tuple=True)
     memory, summary = encoder(Padded(data[there], of_pieces[there]))
     vectors = memory.data.new_zeros(B * count, *memory.data.shape[1:]).index_copy(0, there, memory.data)
-    last = torch.arange(B, device=data.device) * count + (lengths - 1).clamp(min=0) // chunk
-    summaries = summary.new_zeros(B * count, summary.shape[1]).index_copy(0, there, summary)
-    return Encoded(Padded(vectors.reshape(B, -1, vectors.shape[2])[:, :T], lengths), summaries[last])
+    summaries = summary.new_zeros(B * count, summary.shape[1]).index_copy(0, there, summary).reshape(B, count, -1)
+    shares = (of_pieces.reshape(B, count) / lengths.clamp(min=1).unsqueeze(1)).to(summary.dtype)
+    return Encoded(Padded(vectors.reshape(B, -1, vectors.shape[2])[:, :T], lengths), torch.einsum("bp,bpd->bd", shares, summaries))
 
 
 def gather_firsts(memory: Padded, firsts: Padded) -> Padded:

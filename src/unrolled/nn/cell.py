@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,8 @@ class Cell(nn.Module, ABC):
 
     input_size: int
     hidden_size: int
+    begins_anew: ClassVar[bool] = False
+    """Whether there is `whole_anew`."""
 
     @property
     def output_size(self) -> int:
@@ -96,6 +98,21 @@ class Cell(nn.Module, ABC):
             Outputs `[batch, time, output]` and the state after the last step, or `None`.
         """
         return None
+
+    def whole_anew(self, xs: Tensor, between: Tensor) -> Tensor:
+        """The outputs of several sequences behind one another in each row, by a faster way.
+
+        Args:
+            xs: `[batch, time, input]`, finite throughout.
+            between: `[batch, time]`, true at steps that belong to no sequence; what follows one begins with the initial state.
+
+        Returns:
+            Outputs `[batch, time, output]`, whatever they are between sequences.
+
+        Raises:
+            NotImplementedError: the cell has no such way.
+        """
+        raise NotImplementedError(f"`{type(self).__name__}` reads one sequence a row")
 
     def prefers_whole(self, runs: int) -> bool:
         """Whether `whole`, called for one run of steps after the other, is faster than the compiled loop over all steps.

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from unrolled.core.state import State, map_state, named_leaves
 from unrolled.kernels import CompiledStep, NoCompiler, Step, Unrolling, Unsupported, has_bfloat16_products, make_loop, multiply
 from unrolled.nn.cell import Cell
-from unrolled.nn.frozen import Settings, changed, settings, without_weights
+from unrolled.nn.frozen import Parts, Settings, changed, settings, without_weights
 from unrolled.nn.unroll import Sequences
 
 LEAST = 64 * 64
@@ -63,10 +63,11 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
         Outputs and the state after each row's last step, or `None` where the plain loop has to be taken: for a small cell, silently where torch
         itself traces or transforms the loop or somebody looks into the cell, and with a word, once, where the compiler cannot do it.
     """
-    parameters = _tensors(cell)
-    if not _may_compile(cell, parameters):
+    parts = [*cell.named_modules()]
+    parameters = _tensors(parts)
+    if not _may_compile(parts, parameters):
         return None
-    own, brief = cell.zeros().dtype, False
+    own, brief = _own_type(parameters), False
     if torch.is_autocast_enabled("cpu"):
         # What surrounds the cell may be of half precision; the loop is of the precision of its weights, but for what products multiply.
         inputs, state, restart, fixed = (_cast(tree, own) for tree in (inputs, state, restart, fixed))
@@ -81,7 +82,7 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
     given = Unrolling(inputs, state, fixed, parameters, sequences.lengths, sequences.resets, restart)
     try:
         with torch.autocast("cpu", enabled=False):
-            outputs, after = _compiled_step(cell, brief and has_bfloat16_products()).unroll(given)
+            outputs, after = _compiled_step(cell, parts, brief and has_bfloat16_products()).unroll(given)
             return (_cast(outputs, own), _cast(after, own)) if own == torch.bfloat16 else (outputs, after)
     except Unsupported as reason:
         tell(f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {in_words(reason)}")
@@ -90,14 +91,19 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
     return None
 
 
-def _tensors(cell: Cell) -> dict[str, Tensor]:
+def _tensors(parts: Parts) -> dict[str, Tensor]:
     """Parameters and buffers by name, each tensor once; torch's own lists walk over the parts of the cell twice."""
     found: dict[int, tuple[str, Tensor]] = {}
-    for name, part in cell.named_modules():
+    for name, part in parts:
         for key, tensor in (*part._parameters.items(), *part._buffers.items()):
             if tensor is not None:
                 found.setdefault(id(tensor), (f"{name}.{key}" if name else key, tensor))
     return dict(found.values())
+
+
+def _own_type(parameters: Mapping[str, Tensor]) -> torch.dtype:
+    """That of the zeros of the cell."""
+    return next((tensor.dtype for tensor in parameters.values() if isinstance(tensor, torch.nn.Parameter)), torch.get_default_dtype())
 
 
 def _cast(tree: State, dtype: torch.dtype) -> State:
@@ -113,11 +119,11 @@ def _all_brief(*trees: Any) -> bool:
     return all(leaf.dtype == torch.bfloat16 and leaf.is_cpu for leaf in leaves if leaf.is_floating_point())
 
 
-def _may_compile(cell: Cell, parameters: Mapping[str, Tensor]) -> bool:
+def _may_compile(parts: Parts, parameters: Mapping[str, Tensor]) -> bool:
     if sum(parameter.numel() for parameter in parameters.values()) < LEAST:
         return False
     watched = _has_any_global_hook() or any(
-        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks for part in cell.modules()
+        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks for _, part in parts
     )
     return not is_transformed() and not watched
 
@@ -155,9 +161,9 @@ def _plain_tensors(*trees: Any) -> bool:
     return all(leaf.is_cpu and type(leaf) in (Tensor, torch.nn.Parameter) for leaf in leaves) and len(floats) == 1 and floats <= set(TYPES)
 
 
-def _compiled_step(cell: Cell, brief: bool = False) -> CompiledStep:
+def _compiled_step(cell: Cell, parts: Parts, brief: bool = False) -> CompiledStep:
     """One for each way the cell may be set (its attributes are part of what is traced), and for products of bfloat16 or not."""
-    now = settings(cell)
+    now = settings(cell, parts)
     with _lock:
         known = _known.setdefault(cell, _Known())
         if known.reason is None and (now, brief) not in known.steps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -19,20 +19,29 @@ OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 LARGE = 1000
 """Collections of more entries are the same as long as they are the same object: to look at each at every call would take too long."""
 
+NOTHING: frozenset[int] = frozenset()
+
+Parts = Sequence[tuple[str, nn.Module]]
+"""A cell and its parts, by name."""
+
+THEMSELVES = frozenset({type(None), bool, int, str, bytes, type, torch.dtype, torch.device})
+"""Types of values that are equal where they do the same: not so numbers of a floating type, of which zero is equal to minus zero."""
+
 Settings = tuple[tuple[str, type, Hashable], ...]
 """The name, class and attributes of each part of a cell."""
 
 
-def settings(cell: Cell) -> Settings:
+def settings(cell: Cell, parts: Parts | None = None) -> Settings:
     """All attributes of a cell and its parts, parameters and buffers left out.
 
     Args:
         cell: any.
+        parts: its parts by name, where they are known.
 
     Returns:
         Equal for cells whose steps do the same, as far as attributes tell.
     """
-    return tuple((name, type(part), _attributes(part, frozenset())) for name, part in cell.named_modules())
+    return tuple([(name, type(part), _attributes(part, NOTHING)) for name, part in parts or cell.named_modules()])
 
 
 def changed(first: Settings, second: Settings) -> list[str]:
@@ -72,14 +81,18 @@ def without_weights(cell: Cell) -> Cell:
 
 
 def _attributes(thing: Any, above: frozenset[int]) -> Hashable:
-    names = vars(thing)
-    return tuple((name, _frozen(value, above)) for name, value in names.items() if name not in OF_EVERY_MODULE)
+    # This is done at every call of a layer.
+    mine = vars(thing)
+    return frozenset([(name, _frozen(mine[name], above)) for name in mine.keys() - OF_EVERY_MODULE])
 
 
 def _frozen(value: Any, above: frozenset[int]) -> Hashable:
     """The same for values that do the same; what cannot be looked into is the same only as long as it is the same object."""
-    if value is None or isinstance(value, bool | int | float | str | bytes | complex | torch.dtype | torch.device | type):
-        return type(value), repr(value) if isinstance(value, float) else value
+    kind = type(value)
+    if kind in THEMSELVES:
+        return kind, value
+    if isinstance(value, bool | int | float | str | bytes | complex | type):
+        return kind, repr(value) if isinstance(value, float | complex) else value
     if id(value) in above:
         return "itself"
     above = above | {id(value)}

@@ -17,6 +17,7 @@ from unrolled.core.padded import Padded, check_lengths, length_mask
 from unrolled.core.state import State, map_state, named_leaves, where_state
 from unrolled.nn.cell import Cell, Noisy
 from unrolled.nn.compiled import run_compiled
+from unrolled.nn.packing import unroll_packed
 from unrolled.nn.stream import run_step
 from unrolled.nn.unroll import Sequences, boundaries, flip, flip_resets, run_steps, run_whole
 
@@ -104,8 +105,8 @@ class Recurrence(Layer):
             cell: anything with `initial_state` and `step`.
             reverse: read each sequence from its end; outputs stay at the place of their input.
             plain: always take the plain loop, even where the cell offers a faster way.
-            outputs_only: give no final state for unequal lengths: the faster way then runs once over all steps, and what it makes of
-                the padding is thrown away.
+            outputs_only: give no final state for unequal lengths: the faster way then runs once over all steps, with short sequences
+                behind long ones in a row where the cell can, and what it makes of the padding is thrown away.
         """
         super().__init__()
         self.cell, self.reverse, self.plain, self.outputs_only = cell, reverse, plain, outputs_only
@@ -167,17 +168,21 @@ class Recurrence(Layer):
         lengths = None if lengths is None else lengths.to(data.device)
         if resets is not None and lengths is not None:
             resets = resets & length_mask(lengths, time)
+        begins = state is None
         state = self.initial_state(batch) if state is None else state
         step_noise = None
         if self.cell.training:
             noise = noise or Noise()
             fixed = self.cell.fixed(batch, noise) if fixed is None else fixed
             step_noise = self.cell.step_noise(batch, time, noise)
+        free = self.outputs_only and not self.plain and resets is None and step_noise is None and fixed is None
+        if free and lengths is not None and begins and self._prefers_whole(Sequences(data, None, None)):
+            packed = unroll_packed(self.cell, data, lengths, reverse=self.reverse)
+            if packed is not None:
+                return Padded(packed, lengths), None
         if self.reverse:
             data, resets = flip(data, lengths), flip_resets(resets, lengths)
-        unrolled = None
-        if self.outputs_only and lengths is not None and resets is None and step_noise is None:
-            unrolled = self._unroll_padding(data, lengths, state, fixed)
+        unrolled = self._unroll_padding(data, lengths, state) if free and lengths is not None else None
         outputs, final = unrolled or self._unroll(Sequences(data, lengths, resets), state, fixed, step_noise)
         if self.reverse:
             outputs = map_state(lambda leaf: flip(leaf, lengths), outputs)
@@ -205,10 +210,9 @@ class Recurrence(Layer):
         # Vendors have kernels of half precision; a compiled loop is of the precision of its weights.
         return torch.is_autocast_enabled(sequences.data.device.type) or self.cell.prefers_whole(len(boundaries(sequences)) - 1)
 
-    def _unroll_padding(self, data: Tensor, lengths: Tensor, state: State, fixed: State) -> tuple[Any, State] | None:
+    def _unroll_padding(self, data: Tensor, lengths: Tensor, state: State) -> tuple[Any, State] | None:
         """Over the padding as well: it lies behind each row, so that no output before it knows."""
-        alike = Sequences(data, None, None)
-        if fixed is not None or self.plain or 0 in data.shape[:2] or not self._prefers_whole(alike):
+        if 0 in data.shape[:2] or not self._prefers_whole(Sequences(data, None, None)):
             return None
         inside = length_mask(lengths, data.shape[1]).unsqueeze(-1)
         result = self.cell.whole(torch.where(inside, data, 0), state)

@@ -169,7 +169,7 @@ class Stream:
             module = attributes[above]["_modules"].get(name) if attributes else cell
             if type(module) is not kind:
                 return None
-            mine = vars(module)
+            mine = module.__dict__
             if (len(mine), len(mine["_modules"])) != sizes or words(mine) != values:
                 return None
             if any(HOOKS(mine)):

@@ -9,16 +9,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from unrolled.core.errors import RunError
 from unrolled.core.files import write_text
-from unrolled.report import wording
+from unrolled.report import labels, wording
 from unrolled.report.curves import curves
-from unrolled.report.reading import RunData, read_run
+from unrolled.report.reading import SAMPLED, RunData, read_run
 
 TEMPLATES = Path(__file__).parent / "templates"
 SMALL_CHARTS = (
     ("bleu", "BLEU of validation sentences, greedy"),
     ("learning_rate", "learning rate"),
     ("gradient_norm", "gradient norm, before clipping"),
-    ("tokens_per_second", "tokens a second"),
+    ("tokens_per_second", "speed, a second"),
 )
 
 
@@ -62,8 +62,12 @@ def render(run: RunData) -> str:
         figures=wording.figures(run),
         curves=drawn,
         small_charts=[(name, title) for name, title in SMALL_CHARTS if drawn[name]],
+        unit=wording.unit(run),
         measures=wording.measures(run),
         evaluations=wording.evaluations(run),
+        scores=labels.scores(run),
+        confusion=labels.confusion(run),
+        sampled=run.facts.get("task") in SAMPLED,
         stages=wording.stages(run.samples),
         tables=wording.tables(run),
     )

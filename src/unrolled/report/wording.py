@@ -111,6 +111,22 @@ def moment(text: Any) -> str:
         return "" if text is None else str(text)
 
 
+UNITS = {"tagging": "word", "classification": "text", "forecasting": "value"}
+"""What a loss is the mean over, where it is no token."""
+
+
+def unit(run: RunData) -> str:
+    """What is counted.
+
+    Args:
+        run: what was read.
+
+    Returns:
+        Such as `token`.
+    """
+    return UNITS.get(str(run.facts.get("task")), "token")
+
+
 def best(valid: list[Record]) -> Record | None:
     """The evaluation of the lowest criterion, or loss where there is none.
 
@@ -121,7 +137,13 @@ def best(valid: list[Record]) -> Record | None:
         The line, or `None` where no loss is a number.
     """
     scored = [line for line in valid if number(line, "loss") is not None]
-    return min(scored, key=lambda line: number(line, "criterion") or number(line, "loss") or 0.0, default=None)
+    return min(scored, key=_judged, default=None)
+
+
+def _judged(line: Record) -> float:
+    found = number(line, "criterion")
+    found = number(line, "loss") if found is None else found
+    return 0.0 if found is None else found
 
 
 def figures(run: RunData) -> list[Figure]:
@@ -147,9 +169,9 @@ def figures(run: RunData) -> list[Figure]:
         Figure("bits per character", decimal(number(lowest, "bits_per_character")), "validation text"),
         Figure("BLEU", decimal(number(lowest, "bleu"), 1), "validation sentences, greedy"),
         Figure("token accuracy", decimal(number(lowest, "token_accuracy"), 1), "%, given the true symbols before"),
-        Figure("tokens seen", count(tokens), f"in {count(number(last, 'step'))} steps"),
+        Figure(f"{unit(run)}s seen", count(tokens), f"in {count(number(last, 'step'))} steps"),
         Figure("training time", duration(seconds), "evaluation left out"),
-        Figure("speed", count(speed(run)), "tokens a second"),
+        Figure("speed", count(speed(run)), f"{unit(run)}s a second"),
         Figure("parameters", count(number(run.facts, "parameters")), ""),
     ]
     return [figure for figure in found if figure.value != NOTHING]
@@ -192,7 +214,7 @@ def summary(run: RunData) -> str:
         A sentence, whatever is known.
     """
     lowest, last = best(run.valid), progress(run)
-    seen = f"{count(number(last, 'tokens'))} tokens in {duration(number(last, 'seconds'))}"
+    seen = f"{count(number(last, 'tokens'))} {unit(run)}s in {duration(number(last, 'seconds'))}"
     average = speed(run)
     if average is not None:
         seen += f", {count(average)} a second"
@@ -218,7 +240,7 @@ def measures(run: RunData) -> list[str]:
     Returns:
         What was measured at all.
     """
-    return ["step", "time", "tokens", *(name for key, name, _ in MEASURES if _measured(run, key))]
+    return ["step", "time", f"{unit(run)}s", *(name for key, name, _ in MEASURES if _measured(run, key))]
 
 
 def evaluations(run: RunData) -> list[tuple[str, ...]]:

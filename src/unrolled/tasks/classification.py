@@ -14,13 +14,13 @@ import torch
 
 from unrolled.core.errors import DataError
 from unrolled.data.label_scores import indicator, label_scores, multi_label_scores
-from unrolled.data.labelled_texts import TextForm, read_texts
+from unrolled.data.labelled_texts import LabelledTexts, TextForm, read_texts
 from unrolled.data.labels import UNSEEN, LabelSet
 from unrolled.models.classifier import Classifier
 from unrolled.tasks.labelling_objective import ClassificationObjective, LabelledBatch
 from unrolled.tasks.labelling_settings import ClassificationRunSettings
 from unrolled.tasks.text_run import TextRun, in_blocks
-from unrolled.tasks.text_task import Held, Parts, RowCorpus, Samples, TextTask, batches_of
+from unrolled.tasks.text_task import Held, Judged, RowCorpus, Samples, TextTask, batches_of
 from unrolled.train.loop import Record
 
 LIKELY = 0.5
@@ -87,14 +87,14 @@ class ClassificationRun(TextRun):
         """Label as many texts as come.
 
         Args:
-            lines: a text each.
+            lines: a text each, with or without what ends it.
             at_once: lines that are read before the first is put out.
 
         Yields:
             The labels of each.
         """
         for block in in_blocks(lines, at_once):
-            yield from self.classify(block)
+            yield from self.classify([line.rstrip("\r\n") for line in block])
 
     def evaluate(self, files: Sequence[Path | str] | Path | str | None = None, *, split: str = "valid") -> ClassificationScores:
         """Score the classifier.
@@ -116,29 +116,43 @@ class ClassificationTask(TextTask[ClassificationRun]):
     settings = ClassificationRunSettings
     run = ClassificationRun
 
-    def read(self, settings: Any, files: Sequence[Path], *, train: bool) -> tuple[Samples, tuple[str, ...]]:
+    def read(self, settings: Any, files: Sequence[Path], labels: LabelSet | None = None) -> tuple[Samples, tuple[str, ...]]:
         """Texts and their labels; see `TextTask.read`.
 
         Args:
             settings: `data` of the run.
             files: of one part.
-            train: whether they are trained on.
+            labels: of the run; `None` for what is trained on, phrases of trees among it.
 
         Returns:
             The texts, and what a person should know of them.
+
+        Raises:
+            DataError: a text without a label, or with several, where each has one.
         """
         form = form_of(settings)
-        found = [read_texts(path, replace(form, phrases=form.phrases and train)) for path in files]
-        samples = Samples(list(chain.from_iterable(one.texts for one in found)), list(chain.from_iterable(one.labels for one in found)))
-        notes = () if form.phrases else tuple(finding for one in found for finding in one.findings())
-        return samples, notes if train else ()
+        found = [read_texts(path, replace(form, phrases=form.phrases and labels is None)) for path in files]
+        several = settings.several if labels is None else labels.several
+        if several is None:
+            several = any(one.several for one in found)
+        if not several:
+            for one in found:
+                _check_single(one)
+        texts, own = list(chain.from_iterable(one.texts for one in found)), list(chain.from_iterable(one.labels for one in found))
+        if not any(one.whole for one in found):
+            notes = tuple(finding for one in found for finding in one.findings()) if labels is None else ()
+            return Samples(texts, own, several=several), notes
+        lines = [(place, line) for place, one in enumerate(found) for line in one.lines]
+        numbers = {line: number for number, line in enumerate(dict.fromkeys(lines))}
+        whole = list(chain.from_iterable(one.whole or [True] * len(one) for one in found))
+        return Samples(texts, own, [numbers[line] for line in lines], whole, several), ()
 
-    def learn_labels(self, settings: Any, parts: Parts) -> LabelSet:
+    def learn_labels(self, settings: Any, samples: Samples) -> LabelSet:
         """The labels of what trains, in alphabetical order.
 
         Args:
-            settings: of the run.
-            parts: what trains and what validates.
+            settings: `data` of the run.
+            samples: what trains.
 
         Returns:
             The labels.
@@ -146,9 +160,7 @@ class ClassificationTask(TextTask[ClassificationRun]):
         Raises:
             DataError: there is only one, so that there is nothing to learn.
         """
-        labels = parts.train.labels
-        names = tuple(sorted(set(chain.from_iterable(labels))))
-        several = any(len(one) != 1 for one in labels) if settings.data.several is None else settings.data.several
+        names, several = tuple(sorted(set(chain.from_iterable(samples.labels)))), samples.several
         if len(names) < (1 if several else 2):
             raise DataError(
                 f"texts must have at least 2 different labels, or there is nothing to learn, got {', '.join(f'`{n}`' for n in names) or 'none'}; "
@@ -218,13 +230,27 @@ class ClassificationTask(TextTask[ClassificationRun]):
             return torch.tensor([int(one[0]) for one in ids])
         return torch.from_numpy(indicator([one[one != UNSEEN].tolist() for one in ids], len(labels.names))).float()
 
-    def score(self, objective: Any, samples: Samples, rows: RowCorpus, settings: Any, held: Held) -> Record:
-        """Accuracy and F1.
+    def judge(self, objective: Any, batch: LabelledBatch, counts: bool) -> Judged:
+        """The scores that a model gives labels; see `TextTask.judge`.
 
         Args:
             objective: in evaluation mode.
+            batch: of texts.
+            counts: whether their labels are all known.
+
+        Returns:
+            The logits of each text.
+        """
+        logits = objective.model(batch.units.to(objective.model.text.device)).float()
+        nats = float(objective.judge(logits, batch)[1]) if counts else 0.0
+        return Judged(nats, len(logits) * counts, list(logits.cpu()))
+
+    def figures(self, samples: Samples, answers: Sequence[Any], settings: Any, held: Held) -> Record:
+        """Accuracy and F1.
+
+        Args:
             samples: with their labels.
-            rows: made of them.
+            answers: logits.
             settings: of the run.
             held: its vocabulary and labels.
 
@@ -233,7 +259,7 @@ class ClassificationTask(TextTask[ClassificationRun]):
         """
         labels = held.labels
         assert labels is not None
-        logits = logits_of(objective.model, rows, settings.train.evaluation_tokens)
+        logits = torch.stack(list(answers))
         ids = [labels.encode(one) for one in samples.labels]
         figures = _several(ids, logits, labels) if labels.several else _one(np.array([int(one[0]) for one in ids]), logits, labels)
         best = figures["micro_f1"] if labels.several else figures["accuracy"]
@@ -303,8 +329,18 @@ def balanced_weights(samples: Samples, labels: LabelSet) -> torch.Tensor:
     counts = Counter(chain.from_iterable(samples.labels))
     total = len(samples.labels)
     if labels.several:
-        return torch.tensor([(total - counts[name]) / max(counts[name], 1) for name in labels.names])
+        return torch.tensor([max(total - counts[name], 1) / max(counts[name], 1) for name in labels.names])
     return torch.tensor([total / (len(labels.names) * max(counts[name], 1)) for name in labels.names])
+
+
+def _check_single(found: LabelledTexts) -> None:
+    for row, labels in enumerate(found.labels):
+        if len(labels) != 1:
+            had = ", ".join(f"`{label}`" for label in labels) or "none"
+            raise DataError(
+                f"every text must have one label, as those that were trained on have, got {had} in {found.place(row)}; "
+                "try `data.several=true` in training"
+            )
 
 
 def form_of(settings: Any) -> TextForm:
@@ -316,7 +352,7 @@ def form_of(settings: Any) -> TextForm:
     Returns:
         What the reader takes.
     """
-    kept = ("format", "text", "label", "separator", "encoding", "phrases", "binary")
+    kept = ("format", "text", "label", "id", "separator", "delimiter", "encoding", "phrases", "binary")
     return TextForm(**{name: getattr(settings, name) for name in kept})
 
 

@@ -19,7 +19,7 @@ from unrolled.core.padded import Padded
 from unrolled.core.settings import Group, Settings, resolve
 from unrolled.data.unit_corpus import UnitBatch, UnitCorpus
 from unrolled.data.units import UNKNOWN, Units, WordUnits
-from unrolled.lens.attribution import Score, gradient_times_input, integrated_gradients
+from unrolled.lens.attribution import Score, gradient_times_input, integrated_gradients, sum_type
 from unrolled.models.text_encoder import TextEncoder
 from unrolled.nn.crf import CRF
 from unrolled.tasks.text_run import TextRun
@@ -40,8 +40,7 @@ class LookSettings(Settings):
     steps: int = Field(32, ge=1, le=1000)
     """Points on the path of integrated gradients; more make the gap smaller."""
     baseline: Literal["zero", "unknown"] = "zero"
-    """What stands for no word: the zero vector, which word dropout in training makes of a word; or the vector of an unknown word without
-    any character."""
+    """What stands for no word: the zero vector, or the vector of an unknown word without any character."""
     explained: int | None = Field(None, ge=1)
     """At most so many labels are explained, those of spans and the least certain ones first; when `none`, as many as take less than about a minute."""
 
@@ -212,7 +211,7 @@ def log_odds(logits: Float[Tensor, "rows labels"], targets: Int[Tensor, " rows"]
         In nats.
     """
     chosen = torch.nn.functional.one_hot(targets, logits.shape[1]).bool()
-    logits = logits.double()
+    logits = logits.to(sum_type(logits))
     return logits[chosen] - logits.masked_fill(chosen, FORBIDDEN).logsumexp(1)
 
 
@@ -230,7 +229,7 @@ def marginal_log_odds(crf: CRF, emissions: Padded, places: Int[Tensor, " rows"],
     """
     chosen = torch.nn.functional.one_hot(labels, emissions.data.shape[2]).bool()
     here = torch.nn.functional.one_hot(places, emissions.data.shape[1]).bool().unsqueeze(2)
-    scores = emissions.data.double()
+    scores = emissions.data.to(sum_type(emissions.data))
     through = crf.log_partition(Padded(scores.masked_fill(here & ~chosen.unsqueeze(1), FORBIDDEN), emissions.lengths))
     beside = crf.log_partition(Padded(scores.masked_fill(here & chosen.unsqueeze(1), FORBIDDEN), emissions.lengths))
     return through - beside

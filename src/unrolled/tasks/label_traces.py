@@ -105,16 +105,21 @@ def trace_tagging(run: TaggingRun, text: str, **changes: Any) -> dict[str, Any]:
     ids = torch.tensor([labels.id_of[name] for name in taggings[0].labels], device=model.text.device)
     spans = _spans(taggings[0].labels, Scheme(labels.scheme))
 
-    def score_at(places: Tensor, rows: Tensor) -> Tensor:
-        found = model.score(
-            repeated(rows, len(rows)), Padded(batch.firsts.data.expand(len(rows), -1), batch.firsts.lengths.expand(len(rows)))
-        )
+    def judged(found: Padded, places: Tensor) -> Tensor:
         if model.crf is not None:
             return marginal_log_odds(model.crf, found, places, ids[places])
-        return log_odds(found.data[torch.arange(len(rows), device=rows.device), places], ids[places])
+        return log_odds(found.data[torch.arange(len(places), device=places.device), places], ids[places])
 
-    time = vectors.data.shape[1]
-    uncertain = [place for place in range(len(words)) if score_at(torch.tensor([place], device=ids.device), vectors.data)[0] < CERTAIN]
+    def score_at(places: Tensor, rows: Tensor) -> Tensor:
+        firsts = Padded(batch.firsts.data.expand(len(rows), -1), batch.firsts.lengths.expand(len(rows)))
+        return judged(model.score(repeated(rows, len(rows)), firsts), places)
+
+    time, everywhere = vectors.data.shape[1], torch.arange(len(words), device=ids.device)
+    odds = [
+        judged(Padded(emissions.data.expand(len(some), -1, -1), emissions.lengths.expand(len(some))), some)
+        for some in everywhere.split(max(1, AT_ONCE // max(len(words), 1)))
+    ]
+    uncertain = [place for place, found in enumerate(torch.cat(odds).tolist() if odds else []) if found < CERTAIN]
     inside = {place for start, stop, _ in spans for place in range(start, stop)}
     uncertain.sort(key=lambda place: (place not in inside, taggings[0].probabilities[place]))
     places = sorted(uncertain[: how_many(settings, time, len(uncertain))])

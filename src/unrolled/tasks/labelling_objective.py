@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from unrolled.core.noise import Noise
+from unrolled.core.padded import Padded
 from unrolled.core.state import State
 from unrolled.data.unit_corpus import UnitBatch
 from unrolled.models.classifier import Classifier
@@ -63,17 +64,26 @@ class TaggingObjective(RowObjective):
         Returns:
             The objective and the log-likelihood.
         """
-        model, noise = self.model, Noise(noise.generator, window.first_row, window.total_rows)
-        units, labels = window.batch.units.to(model.text.device), window.batch.labels.to(model.text.device)
-        emissions = model(units, noise)
-        count = units.firsts.lengths.sum().clamp(min=1)
-        if model.crf is not None:
-            nats = -model.crf.log_likelihood(emissions, labels).sum()
-            return Loss(nats / count, nats * window.counts, None)
+        emissions = self.model(window.batch.units.to(self.model.text.device), Noise(noise.generator, window.first_row, window.total_rows))
+        objective, nats = self.judge(emissions, window.batch)
+        return Loss(objective / window.batch.units.firsts.lengths.sum().clamp(min=1), nats * window.counts, None)
+
+    def judge(self, emissions: Padded, batch: TaggedBatch) -> tuple[Tensor, Tensor]:
+        """How far scores are from the right labels.
+
+        Args:
+            emissions: logits of the words of a batch.
+            batch: with their labels.
+
+        Returns:
+            What is minimised and the negative log-likelihood, both summed over all words.
+        """
+        labels, crf = batch.labels.to(emissions.data.device), self.model.crf
+        if crf is not None:
+            nats = -crf.log_likelihood(emissions, labels).sum()
+            return nats, nats.detach()
         inside = emissions.mask
-        scores, wanted = emissions.data[inside].float(), labels[inside]
-        summed, nats = smoothed_cross_entropy(scores, wanted, self.label_smoothing if self.training else 0.0)
-        return Loss(summed / count, nats * window.counts, None)
+        return smoothed_cross_entropy(emissions.data[inside].float(), labels[inside], self.label_smoothing if self.training else 0.0)
 
 
 class ClassificationObjective(RowObjective):
@@ -108,9 +118,23 @@ class ClassificationObjective(RowObjective):
         Returns:
             The objective and the log-likelihood.
         """
-        model, noise = self.model, Noise(noise.generator, window.first_row, window.total_rows)
-        units, labels = window.batch.units.to(model.text.device), window.batch.labels.to(model.text.device)
-        logits = model(units, noise).float()
+        logits = self.model(
+            window.batch.units.to(self.model.text.device), Noise(noise.generator, window.first_row, window.total_rows)
+        ).float()
+        objective, nats = self.judge(logits, window.batch)
+        return Loss(objective / max(len(logits), 1), nats * window.counts, None)
+
+    def judge(self, logits: Float[Tensor, "batch labels"], batch: LabelledBatch) -> tuple[Tensor, Tensor]:
+        """How far scores are from the right labels.
+
+        Args:
+            logits: of the texts of a batch.
+            batch: with their labels.
+
+        Returns:
+            What is minimised and the negative log-likelihood, both summed over all texts.
+        """
+        labels = batch.labels.to(logits.device)
         if labels.dim() == 2:
             nats = binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(1)
             weighted = (
@@ -122,4 +146,4 @@ class ClassificationObjective(RowObjective):
             nats = cross_entropy(logits, labels, reduction="none")
             smoothing = self.label_smoothing if self.training else 0.0
             weighted = cross_entropy(logits, labels, weight=self.weights, label_smoothing=smoothing, reduction="none")
-        return Loss(weighted.mean(), nats.detach().sum() * window.counts, None)
+        return weighted.sum(), nats.detach().sum()

@@ -46,7 +46,7 @@ class LabelTrainSettings(TrainSettings):
     """Keep an exponential moving average of the weights with this decay and evaluate that."""
     batch_tokens: int = Field(1024, ge=1)
     """Units of a batch, padding included; every text comes once an epoch, with others of its length."""
-    evaluation_tokens: int = Field(16384, ge=1)
+    evaluation_tokens: int = Field(4096, ge=1)
     """Units of a batch in evaluation."""
     best: Literal["score", "loss"] = "score"
     """Whether the weights that are kept are those of the best figure of the task, or of the lowest loss, on what validates."""
@@ -92,7 +92,11 @@ class TaggingDataSettings(UnitSettings):
     """How files are read: `conllu`, `columns`, `tsv` or `jsonl`; by their names when not given."""
     column: str | None = None
     """The column of the label: a name of CoNLL-U (`upos`), a number, or a key; the usual one of the format when not given."""
-    scheme: Literal["auto", "bio", "iob1", "bioes", "none"] = "auto"
+    words: str = "tokens"
+    """JSON lines: the key of the words."""
+    encoding: str = "utf-8"
+    """How the bytes of files stand for characters."""
+    scheme: Literal["auto", "bio", "iob1", "bioes", "bilou", "none"] = "auto"
     """How labels stand for spans; `auto` finds out, `none` takes every label by itself."""
 
 
@@ -115,6 +119,10 @@ class ClassificationDataSettings(UnitSettings):
     """The column or key of the text."""
     label: str = "label"
     """The column or key of the label."""
+    id: str = "id"
+    """The column or key of an id, which may be missing; ids that stand twice are told."""
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    """CSV: what stands between the cells of a row."""
     separator: str | None = None
     """What stands between the labels of a text that may have several; a list in JSON lines needs none."""
     several: bool | None = None

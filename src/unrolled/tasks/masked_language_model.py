@@ -13,15 +13,19 @@ import torch
 from unrolled.core.errors import DataError
 from unrolled.core.noise import Noise
 from unrolled.core.state import State
-from unrolled.data.masking import Masking
+from unrolled.data.labels import LabelSet
+from unrolled.data.masking import MaskedBatch, Masking
 from unrolled.data.text import open_text
 from unrolled.models.masked_language_model import MaskedLanguageModel
 from unrolled.nn.softmax import smoothed_cross_entropy
 from unrolled.tasks.labelling_settings import MaskedRunSettings
 from unrolled.tasks.row_windows import RowObjective, RowWindow
 from unrolled.tasks.text_run import TextRun
-from unrolled.tasks.text_task import Held, Parts, RowCorpus, Samples, TextTask, batches_of
+from unrolled.tasks.text_task import Held, Judged, RowCorpus, Samples, TextTask
 from unrolled.train.loop import Loss, Record
+
+VALIDATED = 0
+"""The seed by which units of validation texts are hidden: the same ones for every run on the same texts."""
 
 
 class MaskedScores(NamedTuple):
@@ -100,13 +104,13 @@ class MaskedTask(TextTask[MaskedRun]):
     settings = MaskedRunSettings
     run = MaskedRun
 
-    def read(self, settings: Any, files: Sequence[Path], *, train: bool) -> tuple[Samples, tuple[str, ...]]:
+    def read(self, settings: Any, files: Sequence[Path], labels: LabelSet | None = None) -> tuple[Samples, tuple[str, ...]]:
         """A text a line; see `TextTask.read`.
 
         Args:
             settings: not needed.
             files: of one part.
-            train: not needed.
+            labels: there are none.
 
         Returns:
             The lines that hold words.
@@ -119,12 +123,12 @@ class MaskedTask(TextTask[MaskedRun]):
             raise DataError(f"`{files[0]}` must hold text, got blank lines only; try another file")
         return Samples(texts, [None] * len(texts)), ()
 
-    def learn_labels(self, settings: Any, parts: Parts) -> None:
+    def learn_labels(self, settings: Any, samples: Samples) -> None:
         """There are none.
 
         Args:
             settings: not needed.
-            parts: not needed.
+            samples: not needed.
         """
 
     def make_model(self, settings: Any, held: Held, *, trust: bool) -> MaskedLanguageModel:
@@ -169,28 +173,42 @@ class MaskedTask(TextTask[MaskedRun]):
         units = held.units.encode(samples.texts)
         if train:
             units = units.cut(settings.data.longest)
-        masking = Masking(units, held.units, settings.data.masked, settings.train.seed)
+        masking = Masking(units, held.units, settings.data.masked, settings.train.seed if train else VALIDATED)
         return RowCorpus(units, units.lengths, masking.collate, np.flatnonzero(units.lengths))
 
-    def score(self, objective: Any, samples: Samples, rows: RowCorpus, settings: Any, held: Held) -> Record:
-        """The share of units that are guessed.
+    def judge(self, objective: Any, batch: MaskedBatch, counts: bool) -> Judged:
+        """How many hidden units a model guesses; see `TextTask.judge`.
 
         Args:
             objective: in evaluation mode.
+            batch: of texts with hidden units.
+            counts: false for texts that hold nothing.
+
+        Returns:
+            The number of right guesses and that of all, for the first text of the batch on behalf of all.
+        """
+        rows = len(batch.units.places.data)
+        if not counts:
+            return Judged(0.0, 0, [(0, 0)] * rows)
+        device = objective.model.text.device
+        logits, wanted = objective.model(batch.units.to(device), batch.asked.to(device)).float(), batch.wanted.to(device)
+        right = int((logits.argmax(-1) == wanted).sum())
+        _, nats = smoothed_cross_entropy(logits, wanted)
+        return Judged(float(nats), len(wanted), [(right, len(wanted))] + [(0, 0)] * (rows - 1))
+
+    def figures(self, samples: Samples, answers: Sequence[Any], settings: Any, held: Held) -> Record:
+        """The share of units that are guessed.
+
+        Args:
             samples: not needed.
-            rows: the texts.
+            answers: right guesses and all.
             settings: of the run.
             held: not needed.
 
         Returns:
             Percentages.
         """
-        right = total = 0
-        device = objective.model.text.device
-        for batch in batches_of(rows, rows.known, settings.train.evaluation_tokens):
-            units, asked, wanted = rows.collate(batch, 0, None)
-            found = objective.model(units.to(device), asked.to(device)).argmax(-1).cpu()
-            right, total = right + int((found == wanted).sum()), total + len(wanted)
+        right, total = (sum(column) for column in zip(*answers, strict=True))
         accuracy = 100 * right / max(total, 1)
         return {"accuracy": accuracy} | ({"criterion": 100 - accuracy} if settings.train.best == "score" else {})
 

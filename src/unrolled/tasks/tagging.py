@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.core.padded import Padded
 from unrolled.data.batches import token_lists
-from unrolled.data.label_schemes import Scheme, detect_scheme, repaired, span_scores
+from unrolled.data.label_schemes import Repaired, Scheme, detect_scheme, fitted, odd_labels, span_scores
 from unrolled.data.label_transitions import allowed_transitions
 from unrolled.data.labels import UNSEEN, LabelSet
 from unrolled.data.tagged import TaggedForm, TaggedSentences, read_tagged
@@ -21,7 +22,7 @@ from unrolled.models.tagger import Tagger
 from unrolled.tasks.labelling_objective import TaggedBatch, TaggingObjective
 from unrolled.tasks.labelling_settings import TaggingRunSettings
 from unrolled.tasks.text_run import TextRun, in_blocks
-from unrolled.tasks.text_task import Held, Parts, RowCorpus, Samples, TextTask, batches_of
+from unrolled.tasks.text_task import Held, Judged, RowCorpus, Samples, TextTask, batches_of
 from unrolled.train.loop import Record
 
 
@@ -59,12 +60,13 @@ class TaggingRun(TextRun):
     """A trained tagger with its vocabulary, its labels and its run folder."""
 
     @torch.no_grad()
-    def tag(self, sentences: Sequence[Sequence[str] | str], *, n_best: int = 1) -> list[list[Tagging]]:
+    def tag(self, sentences: Sequence[Sequence[str] | str], *, n_best: int = 1, probabilities: bool = True) -> list[list[Tagging]]:
         """Label the words of sentences.
 
         Args:
             sentences: words, or text that is cut at white space.
             n_best: sequences of labels for each.
+            probabilities: whether those are wanted; NaN otherwise, which is faster.
 
         Returns:
             The likeliest first; fewer than `n_best` where there are no more.
@@ -78,13 +80,18 @@ class TaggingRun(TextRun):
         units = self.held.units.encode(texts)
         rows = RowCorpus(units, units.lengths, lambda rows, epoch, among: None, np.arange(len(texts)))
         found: list[list[Tagging]] = [[Tagging([], 1.0, [])] for _ in texts]
-        full = np.flatnonzero(units.lengths)
-        for batch in batches_of(rows, full, self.settings.train.evaluation_tokens):
-            for row, taggings in zip(
-                batch, self._tag_batch(self.model(units.collate(batch).to(self.model.text.device)), n_best), strict=True
-            ):
-                found[row] = taggings
+        for batch in batches_of(rows, np.flatnonzero(units.lengths), self.settings.train.evaluation_tokens):
+            emissions = self.model(units.collate(batch).to(self.model.text.device))
+            taggings = self._tag_batch(emissions, n_best) if probabilities or n_best > 1 else self._name_batch(emissions)
+            for row, one in zip(batch, taggings, strict=True):
+                found[row] = one
         return found
+
+    def _name_batch(self, emissions: Padded) -> Iterator[list[Tagging]]:
+        assert self.held.labels is not None
+        names, nan = self.held.labels.names, float("nan")
+        for path in best_labels(self.model, emissions):
+            yield [Tagging([names[i] for i in path], nan, [nan] * len(path))]
 
     def _tag_batch(self, emissions: Padded, n_best: int) -> Iterator[list[Tagging]]:
         assert self.held.labels is not None
@@ -94,31 +101,35 @@ class TaggingRun(TextRun):
             paths, totals = by_label.argmax(-1).unsqueeze(1), None
         else:
             best = crf.n_best(emissions, n_best)
-            by_label, paths, totals = crf.marginals(emissions).float(), best.paths, best.log_probabilities.exp()
-        for row, length in enumerate(emissions.lengths.tolist()):
+            by_label, paths, totals = crf.marginals(emissions).float(), best.paths, best.log_probabilities.exp().tolist()
+        singles = by_label.gather(2, paths.clamp(min=0).transpose(1, 2)).transpose(1, 2).tolist()
+        for row, (length, some) in enumerate(zip(emissions.lengths.tolist(), paths.tolist(), strict=True)):
             one = []
-            for place, path in enumerate(paths[row, :, :length]):
-                if length and int(path[0]) < 0:
+            for place, path in enumerate(some):
+                if length and path[0] < 0:
                     break  # there are no more sequences
-                single = by_label[row, torch.arange(length), path]
-                total = float(single.prod()) if totals is None else float(totals[row, place])
-                one.append(Tagging([names[i] for i in path.tolist()], total, single.tolist()))
+                single = singles[row][place][:length]
+                total = math.prod(single) if totals is None else totals[row][place]
+                one.append(Tagging([names[i] for i in path[:length]], total, single))
             yield one
 
-    def stream(self, lines: Iterable[str], *, n_best: int = 1, at_once: int = 512) -> Iterator[tuple[list[str], list[Tagging]]]:
+    def stream(
+        self, lines: Iterable[str | Sequence[str]], *, n_best: int = 1, probabilities: bool = True, at_once: int = 512
+    ) -> Iterator[tuple[list[str], list[Tagging]]]:
         """Label as many sentences as come.
 
         Args:
-            lines: a sentence each, cut at white space.
+            lines: a sentence each, as words or cut at white space.
             n_best: sequences of labels for each.
+            probabilities: whether those are wanted.
             at_once: lines that are read before the first is put out.
 
         Yields:
             The words of a sentence and its labels.
         """
         for block in in_blocks(lines, at_once):
-            sentences = [line.split() for line in block]
-            yield from zip(sentences, self.tag(sentences, n_best=n_best), strict=True)
+            sentences = [line.split() if isinstance(line, str) else list(line) for line in block]
+            yield from zip(sentences, self.tag(sentences, n_best=n_best, probabilities=probabilities), strict=True)
 
     def evaluate(self, files: Sequence[Path | str] | Path | str | None = None, *, split: str = "valid") -> TaggingScores:
         """Score the tagger.
@@ -140,44 +151,54 @@ class TaggingTask(TextTask[TaggingRun]):
     settings = TaggingRunSettings
     run = TaggingRun
 
-    def read(self, settings: Any, files: Sequence[Path], *, train: bool) -> tuple[Samples, tuple[str, ...]]:
+    def read(self, settings: Any, files: Sequence[Path], labels: LabelSet | None = None) -> tuple[Samples, tuple[str, ...]]:
         """Sentences and their labels; see `TextTask.read`.
 
         Args:
             settings: `data` of the run.
             files: of one part.
-            train: whether they are trained on.
+            labels: of the run, whose scheme the spans are brought into; `None` for what is trained on.
 
         Returns:
             The sentences, and what a person should know of them.
+
+        Raises:
+            DataError: a label that cannot be of the scheme.
         """
         found = [read_tagged(path, form_of(settings)) for path in files]
         texts = list(chain.from_iterable(one.tokens for one in found))
-        labels = list(chain.from_iterable(one.labels for one in found))
-        notes = [finding for one in found for finding in one.findings()]
-        scheme = scheme_of(settings, labels)
-        mended = repaired(labels, scheme)
-        if mended.first is not None:
-            row, place, old, new = mended.first
-            where = _place(found, row)
-            notes.append(
-                f"{mended.changed:,} label{'s' * (mended.changed > 1)} broke the scheme {scheme.value.upper()} and "
-                f"{'were' if mended.changed > 1 else 'was'} mended, the first one `{old}` into `{new}` (the sentence at {where}, word {place + 1})"
+        given = list(chain.from_iterable(one.labels for one in found))
+        notes = [] if labels is not None else [finding for one in found for finding in one.findings()]
+        scheme = scheme_of(settings, given) if labels is None else Scheme(labels.scheme)
+        if labels is None and settings.scheme == "auto" and scheme is Scheme.NONE:
+            notes.extend(filter(None, [odd_labels(given)]))
+        fit = fitted(given, scheme, None if settings.scheme == "auto" and labels is not None else scheme)
+        if fit.odd is not None:
+            row, place, odd = fit.odd
+            whose = "`data.scheme`" if labels is None else "as the run's are"
+            raise DataError(
+                f"labels must be of the scheme {scheme.value.upper()} ({whose}), got `{odd}` in the sentence at {_place(found, row)}, word {place + 1}; "
+                "try mending it, or `data.scheme=none`"
             )
-        return Samples(texts, mended.labels), tuple(notes) if train else ()
+        if fit.source is not scheme:
+            notes.append(
+                f"labels of `{found[0].file}` are in the scheme {fit.source.value.upper()} and were brought into {scheme.value.upper()}"
+            )
+        elif fit.mended is not None and fit.mended.first is not None:
+            notes.append(_mended(fit.mended, scheme, found))
+        return Samples(texts, fit.labels), tuple(notes)
 
-    def learn_labels(self, settings: Any, parts: Parts) -> LabelSet:
+    def learn_labels(self, settings: Any, samples: Samples) -> LabelSet:
         """The labels of what trains, in alphabetical order.
 
         Args:
-            settings: of the run.
-            parts: what trains and what validates.
+            settings: `data` of the run.
+            samples: what trains.
 
         Returns:
             The labels with their scheme.
         """
-        names = sorted(set(chain.from_iterable(parts.train.labels)))
-        return LabelSet(tuple(names), scheme_of(settings.data, parts.train.labels).value)
+        return LabelSet(tuple(sorted(set(chain.from_iterable(samples.labels)))), scheme_of(settings, samples.labels).value)
 
     def make_model(self, settings: Any, held: Held, *, trust: bool) -> Tagger:
         """An untrained tagger.
@@ -223,8 +244,9 @@ class TaggingTask(TextTask[TaggingRun]):
             The rows.
         """
         assert held.labels is not None
-        units = held.units.encode(samples.texts)
-        ids = [held.labels.encode(labels) for labels in samples.labels]
+        longest = settings.data.longest if train else None
+        units = held.units.encode([text[:longest] for text in samples.texts])
+        ids = [held.labels.encode(labels[:longest]) for labels in samples.labels]
         known = np.array([i for i, one in enumerate(ids) if (one != UNSEEN).all()], dtype=np.int64)
         labels = token_lists([np.maximum(one, 0) for one in ids], len(held.labels.names))
 
@@ -233,13 +255,29 @@ class TaggingTask(TextTask[TaggingRun]):
 
         return RowCorpus(units, units.lengths, collate, known)
 
-    def score(self, objective: Any, samples: Samples, rows: RowCorpus, settings: Any, held: Held) -> Record:
-        """Accuracy of words and, where labels are spans, F1.
+    def judge(self, objective: Any, batch: TaggedBatch, counts: bool) -> Judged:
+        """The labels that a model gives; see `TextTask.judge`.
 
         Args:
             objective: in evaluation mode.
+            batch: of sentences.
+            counts: whether their labels are all known.
+
+        Returns:
+            The ids of the labels of each sentence.
+        """
+        emissions = objective.model(batch.units.to(objective.model.text.device))
+        answers = best_labels(objective.model, emissions)
+        if not counts:
+            return Judged(0.0, 0, answers)
+        return Judged(float(objective.judge(emissions, batch)[1]), int(emissions.lengths.sum()), answers)
+
+    def figures(self, samples: Samples, answers: Sequence[Any], settings: Any, held: Held) -> Record:
+        """Accuracy of words and, where labels are spans, F1.
+
+        Args:
             samples: with their labels.
-            rows: made of them.
+            answers: ids of labels.
             settings: of the run.
             held: its vocabulary and labels.
 
@@ -247,11 +285,7 @@ class TaggingTask(TextTask[TaggingRun]):
             Percentages; `criterion` is what they lack to 100.
         """
         assert held.labels is not None
-        found: list[list[str]] = [[] for _ in samples.texts]
-        for batch in batches_of(rows, np.arange(len(rows.lengths)), settings.train.evaluation_tokens):
-            paths = best_labels(objective.model, objective.model(rows.units.collate(batch).to(objective.model.text.device)))
-            for row, path in zip(batch, paths, strict=True):
-                found[row] = [held.labels.names[i] for i in path]
+        found = [[held.labels.names[i] for i in path] for path in answers]
         words = sum(map(len, found))
         right = sum(a == b for one, other in zip(samples.labels, found, strict=True) for a, b in zip(one, other, strict=True))
         figures: Record = {"symbols": words, "accuracy": 100 * right / words}
@@ -289,7 +323,9 @@ def form_of(settings: Any) -> TaggedForm:
         What the readers take.
     """
     column = settings.column
-    return TaggedForm(settings.format, int(column) if isinstance(column, str) and column.isdigit() else column)
+    return TaggedForm(
+        settings.format, int(column) if isinstance(column, str) and column.isdigit() else column, settings.words, settings.encoding
+    )
 
 
 def scheme_of(settings: Any, labels: Sequence[Sequence[str]]) -> Scheme:
@@ -303,6 +339,16 @@ def scheme_of(settings: Any, labels: Sequence[Sequence[str]]) -> Scheme:
         The scheme asked for, or the one that is found.
     """
     return detect_scheme(labels) if settings.scheme == "auto" else Scheme(settings.scheme)
+
+
+def _mended(mended: Repaired, scheme: Scheme, found: Sequence[TaggedSentences]) -> str:
+    assert mended.first is not None
+    row, place, old, new = mended.first
+    were = "were" if mended.changed > 1 else "was"
+    return (
+        f"{mended.changed:,} label{'s' * (mended.changed > 1)} broke the scheme {scheme.value.upper()} and {were} mended, "
+        f"the first one `{old}` into `{new}` (the sentence at {_place(found, row)}, word {place + 1})"
+    )
 
 
 def _place(found: Sequence[TaggedSentences], row: int) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,6 +20,7 @@ from unrolled.train.checkpoint import load_weights, read_checkpoint
 from unrolled.train.loop import Record
 
 SPLITS = ("train", "valid")
+Line = TypeVar("Line")
 
 
 class TextRun:
@@ -65,7 +67,10 @@ class TextRun:
             ConfigurationError: no such part.
         """
         if files:
-            return self.task.read(self.settings.data, as_paths(files), train=False)[0]
+            found, notes = self.task.read(self.settings.data, as_paths(files), self.held.labels)
+            for note in notes:
+                warnings.warn(note, stacklevel=4)
+            return found
         if split not in SPLITS:
             raise ConfigurationError(f"`--split` must be one of {', '.join(SPLITS)}, got `{split}`")
         samples: Samples = getattr(self.parts(), split)
@@ -98,7 +103,7 @@ class TextRun:
         return summary_of(self.folder)
 
 
-def in_blocks(lines: Iterable[str], count: int) -> Iterator[list[str]]:
+def in_blocks(lines: Iterable[Line], count: int) -> Iterator[list[Line]]:
     """As many lines as come, some at a time.
 
     Args:

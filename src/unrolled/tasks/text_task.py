@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from unrolled.core.errors import DataError
-from unrolled.core.noise import Noise
+from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.core.settings import Settings, resolve
 from unrolled.data.batches import evaluation_batches
 from unrolled.data.labels import LabelSet, load_labels, save_labels
@@ -19,7 +18,7 @@ from unrolled.data.unit_corpus import UnitCorpus
 from unrolled.data.units import Text, Units, load_units, save_units, train_units
 from unrolled.models.text_encoder import depths
 from unrolled.tasks.recorded_data import record_files, recorded_files
-from unrolled.tasks.row_windows import Collate, RowObjective, RowWindow, RowWindows
+from unrolled.tasks.row_windows import Collate, RowObjective, RowWindows
 from unrolled.tasks.run_folder import RunFolder, new_run
 from unrolled.tasks.text_start import Pretrained, Start, apply_start, from_start, keep_pretrained, keep_start, open_pretrained, read_start
 from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded, train_new, train_on
@@ -30,12 +29,12 @@ from unrolled.train.loop import Record
 from unrolled.train.optimizers import Thawing, build_optimizer
 from unrolled.train.precision import Machine
 
-SILENT = Noise()
-"""In evaluation nothing is drawn."""
 SHUFFLE = 20_150_804
 """The seed by which validation texts are drawn: the same for every run on the same files."""
 
 
+MANY = 0.5
+"""A larger share of validation texts that are trained on as well is told; some stand in every large collection ("Thank you!")."""
 EQUAL = 1e-3
 """Of evaluations with equal scores the one of the lower loss is the better."""
 
@@ -49,6 +48,12 @@ class Samples(NamedTuple):
     texts: Sequence[Text]
     labels: Sequence[Any]
     """One a text: a label, several, one a word; `None` where there is nothing to learn but the text."""
+    groups: Sequence[int] | None = None
+    """Texts of one number, such as the phrases of a sentence, go together; each is its own group where nothing is said."""
+    whole: Sequence[bool] | None = None
+    """Which texts may validate; all of them where nothing is said."""
+    several: bool = False
+    """Whether a text may have several labels, or none."""
 
     def select(self, rows: Sequence[int]) -> Samples:
         """Some of them.
@@ -59,7 +64,9 @@ class Samples(NamedTuple):
         Returns:
             Those samples.
         """
-        return Samples([self.texts[i] for i in rows], [self.labels[i] for i in rows])
+        groups = None if self.groups is None else [self.groups[i] for i in rows]
+        whole = None if self.whole is None else [self.whole[i] for i in rows]
+        return Samples([self.texts[i] for i in rows], [self.labels[i] for i in rows], groups, whole, self.several)
 
 
 class Parts(NamedTuple):
@@ -83,6 +90,17 @@ class RowCorpus(NamedTuple):
     """Places of the samples of which all labels were seen in training."""
 
 
+class Judged(NamedTuple):
+    """What a model made of a batch."""
+
+    nats: float
+    """The negative log-likelihood, summed; 0 where some labels were never seen."""
+    scored: int
+    """Over how many it was summed."""
+    answers: list[Any]
+    """One a row, in the form the task gives them."""
+
+
 class Held(NamedTuple):
     """What a run is besides its settings."""
 
@@ -100,25 +118,25 @@ class TextTask(ABC, Generic[Run]):
     settings: ClassVar[type[Any]]
 
     @abstractmethod
-    def read(self, settings: Any, files: Sequence[Path], *, train: bool) -> tuple[Samples, tuple[str, ...]]:
+    def read(self, settings: Any, files: Sequence[Path], labels: LabelSet | None = None) -> tuple[Samples, tuple[str, ...]]:
         """Read files.
 
         Args:
             settings: `data` of the run.
             files: of one part.
-            train: whether they are trained on.
+            labels: of the run, whose form those of the files are brought into; `None` for what is trained on, which gives the form.
 
         Returns:
             The samples, and what a person should know of them.
         """
 
     @abstractmethod
-    def learn_labels(self, settings: Any, parts: Parts) -> LabelSet | None:
+    def learn_labels(self, settings: Any, samples: Samples) -> LabelSet | None:
         """The labels there are.
 
         Args:
-            settings: of the run.
-            parts: what trains and what validates.
+            settings: `data` of the run.
+            samples: what trains.
 
         Returns:
             The labels of what trains; `None` for a task without any.
@@ -166,13 +184,25 @@ class TextTask(ABC, Generic[Run]):
         """
 
     @abstractmethod
-    def score(self, objective: Any, samples: Samples, rows: RowCorpus, settings: Any, held: Held) -> Record:
-        """The figures of a model on samples, but for its loss.
+    def judge(self, objective: Any, batch: Any, counts: bool) -> Judged:
+        """Let a model answer a batch.
 
         Args:
             objective: in evaluation mode.
+            batch: of rows.
+            counts: whether its labels are all known, so that there is a loss.
+
+        Returns:
+            The loss and the answers.
+        """
+
+    @abstractmethod
+    def figures(self, samples: Samples, answers: Sequence[Any], settings: Any, held: Held) -> Record:
+        """The figures of answers, but for the loss.
+
+        Args:
             samples: with their labels.
-            rows: made of them.
+            answers: from `judge`, one a sample.
             settings: of the run.
             held: its vocabulary and labels.
 
@@ -202,15 +232,20 @@ class TextTask(ABC, Generic[Run]):
         Raises:
             DataError: too few samples to share.
         """
-        samples, notes = self.read(settings, files, train=True)
+        samples, notes = self.read(settings, files)
         if valid:
-            return Parts(samples, self.read(settings, valid, train=False)[0], notes)
-        if len(samples.texts) < 2:
-            found = len(samples.texts)
+            check, more = self.read(settings, valid, self.learn_labels(settings, samples))
+            return Parts(samples, check, (*notes, *more, *standing_twice(samples, check)))
+        groups = np.arange(len(samples.texts)) if samples.groups is None else np.asarray(samples.groups)
+        whole = np.ones(len(groups), dtype=bool) if samples.whole is None else np.asarray(samples.whole)
+        names = np.unique(groups[whole])
+        if len(names) < 2:
+            found = len(names)
             raise DataError(f"`{files[0]}` must hold at least 2 texts, so that one can validate, got {found}; give `--valid` as well")
-        order = np.random.default_rng(SHUFFLE).permutation(len(samples.texts))
+        order = np.random.default_rng(SHUFFLE).permutation(names)
         cut = min(max(1, round(len(order) * settings.valid_share)), len(order) - 1)
-        return Parts(samples.select(np.sort(order[cut:]).tolist()), samples.select(np.sort(order[:cut]).tolist()), notes)
+        held = np.isin(groups, order[:cut])
+        return Parts(samples.select(np.flatnonzero(~held).tolist()), samples.select(np.flatnonzero(held & whole).tolist()), notes)
 
     def create_run(
         self,
@@ -239,7 +274,7 @@ class TextTask(ABC, Generic[Run]):
         with new_run(path) as folder:
             parts = self.open_parts(settings.data, *files)
             pretrained = None if start is not None else open_pretrained(settings, parts.train.texts)
-            held = Held(self._units(settings.data, parts.train, start, pretrained), self.learn_labels(settings, parts))
+            held = Held(self._units(settings.data, parts.train, start, pretrained), self.learn_labels(settings.data, parts.train))
             model = seeded(settings.train.seed, lambda: self.make_model(settings, held, trust=trust))
             rows = self.make_rows(settings, parts.train, held, train=True)
             check = self.make_rows(settings, parts.valid, held, train=False)
@@ -319,21 +354,24 @@ class TextTask(ABC, Generic[Run]):
             held: vocabulary and labels.
 
         Returns:
-            `sentences`, `loss`, `symbols` and the figures of the task.
+            `sentences`, `loss` (`None` where nothing has a label that training saw), `symbols` and the figures of the task.
 
         Raises:
             DataError: there is nothing to score.
         """
         if not len(rows.lengths):
             raise DataError("there must be at least one text to score, got none")
-        nats, count = 0.0, 0
-        for batch in batches_of(rows, rows.known, settings.train.evaluation_tokens):
-            window = RowWindow(rows.collate(batch, 0, None), 0, len(batch))
-            nats += float(objective(window, None, SILENT).nats)
-            count += objective.scored(window)
-        loss = nats / count if count else float("nan")
-        figures = self.score(objective, samples, rows, settings, held)
-        if "criterion" in figures and math.isfinite(loss):
+        nats, count, answers = 0.0, 0, [None] * len(rows.lengths)
+        others = np.setdiff1d(np.arange(len(rows.lengths)), rows.known)
+        for places, counts in ((rows.known, True), (others, False)):
+            for batch in batches_of(rows, places, settings.train.evaluation_tokens):
+                judged = self.judge(objective, rows.collate(batch, 0, None), counts)
+                nats, count = nats + judged.nats, count + judged.scored
+                for place, answer in zip(batch, judged.answers, strict=True):
+                    answers[place] = answer
+        loss = nats / count if count else None
+        figures = self.figures(samples, answers, settings, held)
+        if "criterion" in figures and loss is not None and math.isfinite(loss):
             figures["criterion"] += EQUAL * loss
         return {"sentences": len(rows.lengths), "loss": loss, "symbols": count} | figures
 
@@ -364,6 +402,8 @@ class TextTask(ABC, Generic[Run]):
         """
         paths = as_paths(files), as_paths(valid)
         start = None if init_from is None else read_start(init_from)
+        if start is not None and (differences or {}).get("data", {}).get("vectors"):
+            raise ConfigurationError("`--init-from` brings vectors of its own; leave `data.vectors` out, or begin from nothing")
         settings: Settings = resolve(self.settings, from_start(start, differences or {}))
 
         def create(path: Path, machine: Machine, group: Group) -> None:
@@ -399,6 +439,29 @@ class TextTask(ABC, Generic[Run]):
             The run.
         """
         return self.run(self, RunFolder(Path(path)), trust=trust)
+
+
+def standing_twice(train: Samples, valid: Samples) -> list[str]:
+    """What is said of texts that are trained on and validate as well.
+
+    Args:
+        train: what is trained on.
+        valid: what validates.
+
+    Returns:
+        A sentence where they are many, else nothing.
+    """
+    seen = {_key(text) for text in train.texts}
+    count = sum(_key(text) in seen for text in valid.texts)
+    if count <= MANY * len(valid.texts):
+        return []
+    return [
+        f"{count:,} of {len(valid.texts):,} texts to validate on are trained on as well, so that scores will be too good; was the right file named?"
+    ]
+
+
+def _key(text: Text) -> str | tuple[str, ...]:
+    return text if isinstance(text, str) else tuple(text)
 
 
 def unseen(held: Held, rows: RowCorpus) -> list[str]:

@@ -172,6 +172,12 @@ TEXT_RULES: tuple[Rule, ...] = (
     ),
     *ENCODER_RULES,
     Rule(
+        ("data.phrases", "data.binary"),
+        lambda run: run.data.format not in (None, "trees"),
+        "it is for trees, and `data.format` is `{data.format}`",
+        off_counts=True,
+    ),
+    Rule(
         ("train.label_smoothing",),
         lambda run: getattr(run.model, "crf", False) or getattr(run.data, "several", False),
         "it is for one label at a time, without a CRF",

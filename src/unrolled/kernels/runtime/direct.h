@@ -1,37 +1,5 @@
 // Products of rows with a matrix as it lies in memory, for single steps: it is read once, as fast as it comes, and no copy of it can be out of date.
 
-// Sums of neighbouring lanes: those of `a`, then those of `b`.
-INLINE Vector add_neighbours(Vector a, Vector b) {
-#if defined(__clang__) || !defined(__GNUC__)
-  Vector sum{};
-  UNROLLED for (int i = 0; i < lanes / 2; ++i) {
-    sum[i] = a[2 * i] + a[2 * i + 1];
-    sum[lanes / 2 + i] = b[2 * i] + b[2 * i + 1];
-  }
-  return sum;
-#else
-  Integers even{}, odd{};
-  UNROLLED for (int i = 0; i < lanes; ++i) {
-    even[i] = 2 * i;
-    odd[i] = 2 * i + 1;
-  }
-  return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
-#endif
-}
-
-// The sums of the lanes of each of `count` vectors become the first lanes of the first one; in an order that does not depend on `count`.
-template <int count, int apart = 1>
-INLINE void add_lanes(Vector* sums) {
-  if constexpr (apart < lanes) {
-    if constexpr (count > 1) {
-      UNROLLED for (int i = 0; i < count / 2; ++i) sums[i] = add_neighbours(sums[2 * i], sums[2 * i + 1]);
-    } else {
-      sums[0] = add_neighbours(sums[0], sums[0]);
-    }
-    add_lanes<(count > 1 ? count / 2 : 1), 2 * apart>(sums);
-  }
-}
-
 enum { dot_rows = 3 };
 
 // Columns at once, so that all sums stay in registers.
@@ -39,32 +7,6 @@ constexpr int dot_columns(int rows) {
   int columns = lanes;
   while (columns > 1 && rows * columns > vector_registers * 3 / 4) columns /= 2;
   return columns;
-}
-
-// `rows` rows of `a` times `columns` columns of a matrix, of each of which the `count` numbers lie side by side; `rest`: `count` % lanes.
-template <int rows, int columns, int rest>
-static void multiply_dots(long count, const real* a, long a_stride, const real* matrix, real* sums, long sums_stride) {
-  Vector sum[rows][columns] = {};
-  long k = 0;
-#pragma GCC unroll 1
-  for (; k + lanes <= count; k += lanes) {
-    Vector left[rows];
-    UNROLLED for (int row = 0; row < rows; ++row) left[row] = load<lanes>(a + row * a_stride + k);
-    UNROLLED for (int c = 0; c < columns; ++c) {
-      const Vector right = load<lanes>(matrix + c * count + k);
-      UNROLLED for (int row = 0; row < rows; ++row) sum[row][c] += left[row] * right;
-    }
-  }
-  if constexpr (rest > 0) {
-    UNROLLED for (int c = 0; c < columns; ++c) {
-      const Vector right = load<rest>(matrix + c * count + k);
-      UNROLLED for (int row = 0; row < rows; ++row) sum[row][c] += load<rest>(a + row * a_stride + k) * right;
-    }
-  }
-  UNROLLED for (int row = 0; row < rows; ++row) {
-    add_lanes<columns>(sum[row]);
-    store<columns>(sums + row * sums_stride, sum[row][0]);
-  }
 }
 
 template <int rows, int columns, int rest>

@@ -61,12 +61,24 @@ INLINE Vector multiply_add(Vector sum, const Factor* a, const Factor* panel) { r
 // `rows` rows of `a`, each `count` factors, times a panel of `vectors` vectors of columns; `add` it, summed up, to what is there.
 template <int rows, int vectors, bool add>
 static void multiply_block(long count, const Factor* a, long a_stride, const Factor* panel, real* sums, long sums_stride) {
-  Vector sum[rows][vectors] = {};
+  enum { ways = rows * vectors < 4 ? 4 / (rows * vectors) : 1, together = ways * depth };  // so many sums that none waits for the one before it
+  Vector sum[rows][vectors] = {}, other[ways][rows][vectors] = {};
+  long k = 0;
+  if constexpr (ways > 1) {
 #pragma GCC unroll 1
-  for (long k = 0; k < count; k += depth) {
+    for (; k + together <= count; k += together, panel += vectors * lanes * together)
+      UNROLLED for (int way = 0; way < ways; ++way) UNROLLED for (int row = 0; row < rows; ++row) UNROLLED for (int v = 0; v < vectors; ++v)
+          other[way][row][v] = multiply_add(other[way][row][v], a + row * a_stride + k + way * depth, panel + (way * vectors + v) * lanes * depth);
+  }
+#pragma GCC unroll 1
+  for (; k < count; k += depth) {
     UNROLLED for (int row = 0; row < rows; ++row) UNROLLED for (int v = 0; v < vectors; ++v)
         sum[row][v] = multiply_add(sum[row][v], a + row * a_stride + k, panel + v * lanes * depth);
     panel += vectors * lanes * depth;
+  }
+  if constexpr (ways > 1) {
+    UNROLLED for (int way = 0; way < ways; ++way) UNROLLED for (int row = 0; row < rows; ++row) UNROLLED for (int v = 0; v < vectors; ++v)
+        sum[row][v] += other[way][row][v];
   }
   UNROLLED for (int row = 0; row < rows; ++row) UNROLLED for (int v = 0; v < vectors; ++v)
       store<lanes>(sums + row * sums_stride + v * lanes, add ? load<lanes>(sums + row * sums_stride + v * lanes) + sum[row][v] : sum[row][v]);

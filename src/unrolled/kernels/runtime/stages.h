@@ -35,8 +35,25 @@ static void run_tile(const Step& given, long tile) {
   }
 }
 
+// The same of one row, with matrices that are not packed.
+template <class Stage, class Step>
+static void run_in_place(const Step& given) {
+  const Step s = given;
+  enum : long { apart = vectors_in_chunk * lanes, all = Stage::width / lanes };
+  alignas(64) real sums[Stage::products * apart];
+  const long end = share(all, s.part + 1, s.parts) * lanes;
+  for (long first = share(all, s.part, s.parts) * lanes; first < end; first += apart) {
+    const long columns = smaller(apart, end - first);
+    Stage::read_all(s, first, columns, sums);
+    for (long c = 0; c < columns; c += lanes) Stage::template values<lanes, (int)apart>(s, sums + c, 0, first + c);
+  }
+}
+
 template <class Stage, class Step>
 static void run_stage(const Step& s) {
+  if constexpr (Step::may_be_in_place && Stage::products > 0) {
+    if (s.in_place) return run_in_place<Stage>(s);
+  }
   for (long tile = share(Stage::count, s.part, s.parts); tile < share(Stage::count, s.part + 1, s.parts); ++tile) {
     if (tile < Stage::full) {
       run_tile<Stage, (int)Stage::vectors, lanes>(s, tile);

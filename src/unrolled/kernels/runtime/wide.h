@@ -77,8 +77,7 @@ INLINE void multiply_panel(bool add, long rows, long columns, Rest... rest) {
 static void wide_share(Matrix a, Matrix b, real* c, long rows, long count, long columns, Factor* panels, Factor* copy, int thread, int threads,
                        Barrier& all) {
   const long panel_count = (columns + panel_columns - 1) / panel_columns;
-  const long first = smaller(rows, rounded_up(share(rows, thread, threads), rows_at_once));
-  const long end = smaller(rows, rounded_up(share(rows, thread + 1, threads), rows_at_once));
+  const long first = share(rows, thread, threads), end = share(rows, thread + 1, threads);
   for (long begin = 0; begin < count; begin += stretch) {
     const long now = smaller(stretch, count - begin), height = rounded_up(now, depth);
     for (long p = share(panel_count, thread, threads); p < share(panel_count, thread + 1, threads); ++p) {

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from unrolled.nn.cell import Cell, RecurrentMask, seen
 from unrolled.nn.cells.vendor import MOST_RUNS, run_kernel
 from unrolled.nn.exchange import read_layer, write_layer
 from unrolled.nn.start import shift_bias, start_input, start_recurrent
+
+CLOSED = -1e4
+"""What a gate sees that shall be zero, to the last bit and in its gradient, whatever else it sees."""
 
 
 class LSTMState(NamedTuple):
@@ -34,6 +37,8 @@ class LSTM(Cell):
     `from_input` holds U and b, `from_hidden` holds W, both in the order input, forget, candidate, output. Weights
     exchange exactly with `torch.nn.LSTM`, whose two biases are one here.
     """
+
+    begins_anew = True
 
     def __init__(self, input_size: int, hidden_size: int, *, forget_bias: float = 1.0) -> None:
         """Make the cell.
@@ -95,6 +100,24 @@ class LSTM(Cell):
         weights = self.from_input.weight, self.from_hidden.weight, bias, torch.zeros_like(bias)
         outputs, after = run_kernel(torch.lstm, xs, state, weights)
         return outputs, LSTMState(*after)
+
+    def whole_anew(self, xs: Float[Tensor, "batch time input"], between: Bool[Tensor, "batch time"]) -> Tensor:
+        """The vendor kernel over sequences behind one another; one more input closes all gates between them, so that `h` and `c` are zero there.
+
+        Args:
+            xs: the inputs.
+            between: true where no sequence lies.
+
+        Returns:
+            Outputs.
+        """
+        bias, weight = self.from_input.bias, self.from_input.weight
+        # Not the candidate: what is behind a closed gate does not count.
+        closing = weight.new_tensor([CLOSED, CLOSED, 0, CLOSED]).repeat_interleave(self.hidden_size).unsqueeze(1)
+        weights = torch.cat([weight, closing], 1), self.from_hidden.weight, bias, torch.zeros_like(bias)
+        # Joined with time as the first axis, which it is in memory.
+        seen_too = torch.cat([xs.transpose(0, 1), between.t().unsqueeze(-1).to(xs.dtype)], -1).transpose(0, 1)
+        return run_kernel(torch.lstm, seen_too, self.initial_state(len(xs)), weights)[0]
 
     def prefers_whole(self, runs: int) -> bool:
         """Whether the kernel is faster than the compiled loop.

@@ -2,8 +2,8 @@
 (() => {
   // A point is [step, minutes, tokens, value, …]; the chosen axis is the index of its abscissa.
   const data = JSON.parse(document.getElementById("curve-data").textContent);
-  const names = { train: "training", valid: "validation", learning_rate: "learning rate", gradient_norm: "norm", tokens_per_second: "tokens/s" };
-  const axisNames = ["step", "minutes", "tokens"];
+  const names = { train: "training", valid: "validation", learning_rate: "learning rate", gradient_norm: "norm", tokens_per_second: "a second" };
+  const axisNames = ["step", "minutes", [...document.querySelectorAll(".axes span")].at(-1)?.textContent];
   const margin = { top: 8, right: 14, bottom: 26, left: 52 };
   let axis = 0;
 
