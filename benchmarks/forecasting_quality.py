@@ -35,8 +35,12 @@ MODEL = (
     "data.test=2880",
     "model.output.kind=point",
     "model.patch=48",
-    "model.hidden_size=256",
+    "model.hidden_size=128",
     "model.output_dropout=0.5",
+    "model.calendar=false",
+    "train.optimizer.learning_rate=3e-3",
+    "train.evaluations=4",
+    "train.evaluation_windows=500",
     "train.threads=1",
 )
 """One GRU that reads and writes patches of two days, as Lin et al. 2023 (SegRNN) do."""

@@ -81,7 +81,7 @@ def test_columns_delimiter_and_encoding_can_be_said(tmp_path: Path) -> None:
     assert "`revew` among them (option `data.text`), got others; did you mean `review`?" in unknown
     assert "(option `data.label`)" in refusal(path, TextForm(text="review", label="x", delimiter=";", encoding="latin-1"))
     assert "try `data.delimiter=;`" in refusal(path, TextForm(encoding="latin-1"))
-    with pytest.raises(ConfigurationError, match="`delimiter` must be one character, got `;;`"):
+    with pytest.raises(ConfigurationError, match="`data.delimiter` must be one character, got `;;`"):
         read_texts(path, TextForm(delimiter=";;"))
 
 

@@ -14,13 +14,14 @@ import torch
 import unrolled
 from unrolled.core.errors import ConfigurationError, DataError, RunError
 from unrolled.core.noise import Noise
-from unrolled.core.settings import merge, resolve
+from unrolled.core.settings import merge, parse_override, resolve
 from unrolled.data.series import Series, SeriesFile, read_series
 from unrolled.data.time_axis import counted
+from unrolled.models.forecaster import Forecaster, Shape
 from unrolled.report import write_look
 from unrolled.tasks.forecast_baselines import drift, naive, seasonal_naive
 from unrolled.tasks.forecast_look import read_for_look, trace_forecasting
-from unrolled.tasks.forecast_windows import Scale, Scales, SeriesWindows, Sizes, scale_of
+from unrolled.tasks.forecast_windows import Scale, Scales, SeriesWindows, Sizes, Window, scale_of
 from unrolled.tasks.forecasting import ForecastingRun, ForecastObjective, resume_forecasting, train_forecasting
 from unrolled.tasks.forecasting_data import learn, load_learnt, open_windows
 from unrolled.tasks.forecasting_settings import ForecastingRunSettings
@@ -441,3 +442,54 @@ def test_options_without_effect_are_told() -> None:
     assert told(model__output={"kind": "quantiles", "quantiles": [0.1, 0.5, 0.9]}) == []
     (said,) = told(model__encoder={"kind": "transformer", "cell": "lstm"})
     assert "`model.encoder.cell`" in said
+
+
+OPTIONS = [
+    "encoder.layers=3",
+    "encoder.cell=lstm",
+    "encoder.bidirectional=true",
+    "encoder.width=5",
+    "transformer.heads=1",
+    "transformer.norm=post",
+    "patch=3",
+    "channels=joint",
+    "centre=mean",
+    "calendar=false",
+    "input_dropout=0.5",
+    "hidden_dropout=0.5",
+    "recurrent_dropout=0.5",
+    "output_dropout=0.5",
+    "output.kind=point",
+    "output.quantiles=[0.2, 0.5, 0.8]",
+]
+
+
+@pytest.mark.parametrize(
+    "base",
+    [[], ["encoder.layers=2"], ["encoder.kind=transformer"], ["encoder.kind=convolutional"], ["output.kind=quantiles"]],
+    ids=" ".join,
+)
+def test_a_forecaster_is_the_same_exactly_where_that_is_told(base: list[str]) -> None:
+    def settings_of(*given: str) -> ForecastingRunSettings:
+        differences: dict[str, Any] = {"model": {"hidden_size": 8, "transformer": {"heads": 2}}}
+        for option in (*base, *given):
+            differences = merge(differences, parse_override(f"model.{option}"))
+        return resolve(ForecastingRunSettings, differences)
+
+    def loss(settings: ForecastingRunSettings) -> float:
+        """The objective of a batch under dropout: all that a model's options can change."""
+        torch.manual_seed(0)
+        marks = 1 + 6 * settings.model.calendar
+        model = Forecaster(settings.model, Shape(12, 6, 2, marks, settings.model.patch or 4)).train()
+        draw = torch.Generator().manual_seed(1)
+        parts = [torch.randn(3, time, size, generator=draw) for time, size in ((12, 2), (18, marks), (6, 2))]
+        batch = Window(*parts, torch.ones(3, 6, 2, dtype=torch.bool))
+        return ForecastObjective(model)(RowWindow(batch, 0, 3), None, Noise(torch.Generator().manual_seed(0))).objective.item()
+
+    before = settings_of()
+    for option in OPTIONS:
+        after = settings_of(option)
+        if after.model != before.model:
+            told = without_effect(after, FORECASTING_RULES)
+            key = f"`model.{option.partition('=')[0]}`"
+            assert any(key in said.partition(":")[0] for said in told) == (loss(after) == loss(before)), option

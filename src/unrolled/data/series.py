@@ -91,10 +91,6 @@ def read_series(path: str | Path, form: SeriesForm | None = None) -> SeriesFile:
 
     Returns:
         Its series.
-
-    Raises:
-        DataError: a cell that is no number, a time that does not follow the one before, no rows, a series without any value.
-        ConfigurationError: a column that is not there.
     """
     form = form or SeriesForm()
     return series_of_lines(text_lines(path, form.encoding), form, name=Path(path).name)

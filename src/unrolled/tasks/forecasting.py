@@ -237,9 +237,6 @@ class ForecastingRun:
 
         Returns:
             The forecast, in the unit of the series.
-
-        Raises:
-            DataError: too short a past, or too little of what is known in advance.
         """
         whole, end = self._with_future(series)
         horizon, scale = self.learnt.sizes.horizon, self.learnt.scales.of(whole)
