@@ -137,13 +137,12 @@ class Graph:
         """
         if (start, width) == (0, rows.width):
             return rows
-        if rows in self._closed:
-            return self.rows("slice", (rows,), width, rows.dtype, start)
-        if rows.operation == "slice":
+        below = rows.operation if rows not in self._closed else None
+        if below == "slice":
             return self.slice(rows.operands[0], rows.option + start, width)
-        if rows.operation == "fill":
+        if below == "fill":
             return self.fill(rows.option, width, rows.dtype)
-        if rows.operation == "concatenate":
+        if below == "concatenate":
             pieces, place = [], 0
             for piece in rows.nodes:
                 begin, end = max(start, place), min(start + width, place + piece.width)
@@ -151,7 +150,7 @@ class Graph:
                     pieces.append(self.slice(piece, begin - place, end - begin))
                 place += piece.width
             return self.concatenate(pieces)
-        if rows.operation == "expand":
+        if below == "expand":
             source = rows.nodes[0]
             return self.expand(source if source.shape == (1,) else self.columns(source, 0, start, width), width)
         return self.rows("slice", (rows,), width, rows.dtype, start)
