@@ -102,8 +102,10 @@ def figures(record: dict[str, Any], *, whole: bool = False) -> str:
     Returns:
         Loss, perplexity and what else the task measures.
     """
-    said = (name for name, _ in FIGURES if record.get(name) is not None and (whole or name not in IN_PASSING))
     forms = dict(FIGURES)
+    # A score that chooses the weights comes before the loss.
+    names = [name for name in forms if name != "loss"] + ["loss"] if "criterion" in record else list(forms)
+    said = (name for name in names if record.get(name) is not None and (whole or name not in IN_PASSING))
     return "  ".join(forms[name].format(record[name]) for name in said)
 
 

@@ -206,7 +206,11 @@ def _wrong_encoding(start: _Place, block: bytes, wrong: int, encoding: str) -> D
     if b"\0" in block[: wrong + 4096]:  # text in another encoding has no NUL bytes
         return _binary(start, block)
     found = f"got byte 0x{block[wrong]:02x} {start.after(block[:wrong], wrong)}"
-    advice = "`iconv -f LATIN1 -t UTF-8`, or with its real encoding" if encoding == UTF8 else "the real encoding of the file"
+    advice = (
+        "`iconv -f LATIN1 -t UTF-8`, or with its real encoding (`data.encoding=latin-1`, where the task has that option)"
+        if encoding == UTF8
+        else "the real encoding of the file"
+    )
     return DataError(f"`{start.path}` must be {name}, {found}; try {advice}")
 
 

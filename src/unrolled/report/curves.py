@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from unrolled.report.reading import Record, RunData, number
 
 MOST_POINTS = 1000
+SCORES = ("bleu", "f1", "accuracy", "mse")
+"""Scores of validation that are drawn, where a task has them; keys of the `valid` lines."""
 SMALL_CURVES = ("learning_rate", "gradient_norm", "tokens_per_second")
 """Drawn small, below the losses; keys of the `train` lines."""
 
@@ -27,7 +29,8 @@ def curves(run: RunData) -> dict[str, list[Point]]:
         "train": points(run.train, ("loss",)),
         "valid": points(run.valid, ("loss", "perplexity", "bits_per_character")),
     }
-    return found | {"bleu": points(run.valid, ("bleu",))} | {name: points(run.train, (name,)) for name in SMALL_CURVES}
+    scores = {name: points(run.valid, (name,)) for name in SCORES}
+    return found | scores | {name: points(run.train, (name,)) for name in SMALL_CURVES}
 
 
 def points(lines: Sequence[Record], values: Sequence[str]) -> list[Point]:

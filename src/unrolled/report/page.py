@@ -16,6 +16,9 @@ from unrolled.report.reading import SAMPLED, RunData, read_run
 TEMPLATES = Path(__file__).parent / "templates"
 SMALL_CHARTS = (
     ("bleu", "BLEU of validation sentences, greedy"),
+    ("f1", "F1 of what validates, %"),
+    ("accuracy", "accuracy of what validates, %"),
+    ("mse", "squared error of what validates"),
     ("learning_rate", "learning rate"),
     ("gradient_norm", "gradient norm, before clipping"),
     ("tokens_per_second", "speed, a second"),

@@ -159,12 +159,12 @@ def figures(run: RunData) -> list[Figure]:
     final = next((line for line in reversed(run.valid) if number(line, "loss") is not None), {})
     last = progress(run)
     tokens, seconds = number(last, "tokens"), number(last, "seconds")
+    score = judged_by(lowest)
+    where = f"at step {count(number(lowest, 'step'))}"
+    loss = f"{where if score else f'best, {where}'}; last {decimal(number(final, 'loss'))}"
     found = [
-        Figure(
-            "validation loss",
-            decimal(number(lowest, "loss")),
-            f"best, at step {count(number(lowest, 'step'))}; last {decimal(number(final, 'loss'))}",
-        ),
+        *([Figure(f"validation {score[1]}", f"{decimal(number(lowest, score[0]), 1)} %", f"best, {where}")] if score else []),
+        Figure("validation loss", decimal(number(lowest, "loss")), loss),
         Figure("perplexity", decimal(number(lowest, "perplexity"), 2), "per token"),
         Figure("bits per character", decimal(number(lowest, "bits_per_character")), "validation text"),
         Figure("BLEU", decimal(number(lowest, "bleu"), 1), "validation sentences, greedy"),
@@ -175,6 +175,23 @@ def figures(run: RunData) -> list[Figure]:
         Figure("parameters", count(number(run.facts, "parameters")), ""),
     ]
     return [figure for figure in found if figure.value != NOTHING]
+
+
+PERCENT = ("accuracy", "f1", "macro_f1")
+
+
+def judged_by(line: Record) -> tuple[str, str] | None:
+    """The score by which an evaluation is the best, where it is not the loss.
+
+    Args:
+        line: an evaluation.
+
+    Returns:
+        Its key and its name.
+    """
+    if number(line, "criterion") is None:
+        return None
+    return next(((key, name) for key, name in (("f1", "F1"), ("accuracy", "accuracy")) if number(line, key) is not None), None)
 
 
 def progress(run: RunData) -> Record:
@@ -220,14 +237,18 @@ def summary(run: RunData) -> str:
         seen += f", {count(average)} a second"
     if lowest is None:
         return f"Trained on {seen}; not yet evaluated." if last else "Training has just begun: nothing is measured yet."
+    score = judged_by(lowest)
     told = [f"Best validation loss {decimal(number(lowest, 'loss'))}"]
+    if score:
+        told = [f"Best validation {score[1]} {decimal(number(lowest, score[0]), 1)} %", f"loss {decimal(number(lowest, 'loss'))}"]
     if number(lowest, "perplexity") is not None:
         told.append(f"perplexity {decimal(number(lowest, 'perplexity'), 2)}")
     if number(lowest, "bits_per_character") is not None:
         told.append(f"{decimal(number(lowest, 'bits_per_character'))} bits per character")
     for key, name in (("bleu", "BLEU"), ("accuracy", "accuracy"), ("f1", "F1"), ("macro_f1", "macro F1"), ("mse", "MSE")):
-        if number(lowest, key) is not None:
-            told.append(f"{name} {decimal(number(lowest, key), 3 if key == 'mse' else 1)}")
+        if number(lowest, key) is not None and not (score and key == score[0]):
+            percent = " %" if key in PERCENT else ""
+            told.append(f"{name} {decimal(number(lowest, key), 3 if key == 'mse' else 1)}{percent}")
     return f"{', '.join(told)}, after {seen}."
 
 

@@ -371,6 +371,8 @@ class TextTask(ABC, Generic[Run]):
                     answers[place] = answer
         loss = nats / count if count else None
         figures = self.figures(samples, answers, settings, held)
+        if loss is None:  # nothing that could be judged by its loss
+            figures.setdefault("criterion", 100 - figures["accuracy"])
         if "criterion" in figures and loss is not None and math.isfinite(loss):
             figures["criterion"] += EQUAL * loss
         return {"sentences": len(rows.lengths), "loss": loss, "symbols": count} | figures
