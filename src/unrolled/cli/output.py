@@ -103,8 +103,8 @@ def figures(record: dict[str, Any], *, whole: bool = False) -> str:
         Loss, perplexity and what else the task measures.
     """
     forms = dict(FIGURES)
-    # A score that chooses the weights comes before the loss.
-    names = [name for name in forms if name != "loss"] + ["loss"] if "criterion" in record else list(forms)
+    # Where there are labels, their scores choose the weights: they come before the loss.
+    names = [name for name in forms if name != "loss"] + ["loss"] if record.get("accuracy") is not None else list(forms)
     said = (name for name in names if record.get(name) is not None and (whole or name not in IN_PASSING))
     return "  ".join(forms[name].format(record[name]) for name in said)
 

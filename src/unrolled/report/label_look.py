@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from unrolled.core.errors import DataError
 from unrolled.report.page import fill
 from unrolled.report.trace import Part, checked, clean, finite, visible
-from unrolled.report.wording import NOTHING, decimal, setting
+from unrolled.report.wording import NOTHING, chance, decimal, setting
 
 TASKS = ("tagging", "classification", "masked-lm")
 """Whose traces are of this form."""
@@ -256,7 +256,7 @@ def _ranking(trace: LabelTrace) -> list[Ranked]:
     for sequence in trace.sequences:
         pairs = zip(trace.words, trace.sequences[0].labels, sequence.labels, strict=True)
         changes = [(visible(word.text), clean(label)) for word, best, label in pairs if label != best]
-        ranking.append(Ranked(decimal(finite(sequence.probability), 4), changes[:SHOWN_CHANGES], max(0, len(changes) - SHOWN_CHANGES)))
+        ranking.append(Ranked(chance(finite(sequence.probability)), changes[:SHOWN_CHANGES], max(0, len(changes) - SHOWN_CHANGES)))
     return ranking
 
 

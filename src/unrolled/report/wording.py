@@ -62,6 +62,19 @@ def decimal(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{digits}f}" if abs(value) < 1e6 else f"{value:.{digits}e}"
 
 
+def chance(value: float | None, digits: int = 4) -> str:
+    """A probability, of which also a small one shall be seen.
+
+    Args:
+        value: `None` where there is none.
+        digits: after the point.
+
+    Returns:
+        `0.1234`, or `1.7e-07`.
+    """
+    return f"{value:.1e}" if value and value < 0.5 * 10**-digits else decimal(value, digits)
+
+
 def count(value: float | None) -> str:
     """A whole number, shortened from a million on.
 

@@ -222,7 +222,7 @@ def conclude(folder: RunFolder, trainer: Trainer, status: str) -> None:
     scored = [line for line in folder.metric_lines() if line["kind"] == "valid"]
     if scored:
         best = min(scored, key=lambda line: line.get("criterion", line["loss"]))
-        result |= {key: value for key, value in best.items() if key not in PLACE or key == "criterion"} | {"best_step": best["step"]}
+        result |= {key: value for key, value in best.items() if key not in PLACE} | {"best_step": best["step"]}
     folder.update_facts(status=status, result=result)
     write_report(folder.path)
 
