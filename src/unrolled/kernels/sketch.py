@@ -7,7 +7,7 @@ process). A step needs little of that: a shape, a type and the term of each valu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -54,7 +54,6 @@ class Sketch(Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
-    @staticmethod
     def __new__(cls, meta: Tensor, term: Term, memory: Memory, device: torch.device, *, own: bool = False) -> Sketch:
         """Make a sketch.
 
@@ -75,7 +74,7 @@ class Sketch(Tensor):
         return self
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:  # type: ignore[override]
         """Only where no trace is made any more.
 
         Args:

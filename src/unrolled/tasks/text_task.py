@@ -401,6 +401,9 @@ class TextTask(ABC, Generic[Run]):
 
         Returns:
             The run, with the best weights loaded.
+
+        Raises:
+            ConfigurationError: pretrained vectors for a run that begins from another one.
         """
         paths = as_paths(files), as_paths(valid)
         start = None if init_from is None else read_start(init_from)
