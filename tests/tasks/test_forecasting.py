@@ -21,7 +21,7 @@ from unrolled.models.forecaster import Forecaster, Shape
 from unrolled.report import write_look
 from unrolled.tasks.forecast_baselines import drift, naive, seasonal_naive
 from unrolled.tasks.forecast_look import read_for_look, trace_forecasting
-from unrolled.tasks.forecast_windows import Scale, Scales, SeriesWindows, Sizes, Window, scale_of
+from unrolled.tasks.forecast_windows import Scale, Scales, SeriesWindows, Window, WindowSizes, scale_of
 from unrolled.tasks.forecasting import ForecastingRun, ForecastObjective, resume_forecasting, train_forecasting
 from unrolled.tasks.forecasting_data import learn, load_learnt, open_windows
 from unrolled.tasks.forecasting_settings import ForecastingRunSettings
@@ -89,14 +89,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[ForecastingRun, P
 
 def test_windows_lie_where_they_should() -> None:
     found = series(np.arange(100.0))
-    windows = SeriesWindows([found], UNIT, Sizes(10, 5, 1), [(50, 70)], calendar=False)
+    windows = SeriesWindows([found], UNIT, WindowSizes(10, 5, 1), [(50, 70)], calendar=False)
     assert len(windows) == 16  # futures 50–54, 51–55, …, 65–69
     taken = windows.take(np.array([0, 15]))
     assert taken.future.tolist() == [list(map(list, np.arange(start, start + 5)[:, None])) for start in (50, 65)]
     assert taken.past[0, :, 0].tolist() == list(range(40, 50))
     assert taken.there.all()
-    assert len(SeriesWindows([found], UNIT, Sizes(10, 5, 1), [(0, 50)], calendar=False)) == 36  # the first 10 points are past alone
-    two = SeriesWindows([found, found], UNIT, Sizes(10, 5, 1), [(90, 100), (0, 15)], calendar=False)
+    assert len(SeriesWindows([found], UNIT, WindowSizes(10, 5, 1), [(0, 50)], calendar=False)) == 36  # the first 10 points are past alone
+    two = SeriesWindows([found, found], UNIT, WindowSizes(10, 5, 1), [(90, 100), (0, 15)], calendar=False)
     assert two.take(np.arange(len(two))).future[:, 0, 0].tolist() == [90, 91, 92, 93, 94, 95, 10]
     assert windows.spread(4).tolist() == [0, 5, 10, 15]
     assert windows.spread(99).tolist() == list(range(16))
@@ -126,7 +126,7 @@ def test_nothing_of_the_future_is_in_a_past() -> None:
     values[draw.random(values.shape) < 0.3] = np.nan
     values[:15, 1] = np.nan  # longer than a window of the past
     scales = Scales({"": Scale((0.0, 0.0), (1.0, 1.0))}, Scale((), ()))
-    sizes = Sizes(8, 4, 1)
+    sizes = WindowSizes(8, 4, 1)
     windows = SeriesWindows([series(values)], scales, sizes, [(0, 60)], calendar=False)
     origins = windows.begins + 8
     assert origins[0] == int((~np.isnan(values[:, 1])).argmax()) + 1  # earlier ones know nothing of the second column
@@ -345,13 +345,13 @@ def test_dates_are_seen_and_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("dates", "length", "wanted"),
     [
-        ("M", 144, Sizes(24, 12, 12)),
-        ("h", 500, Sizes(48, 24, 24)),
-        (None, 100, Sizes(24, 12, 1)),
-        (None, 40, Sizes(7, 12, 1)),
+        ("M", 144, WindowSizes(24, 12, 12)),
+        ("h", 500, WindowSizes(48, 24, 24)),
+        (None, 100, WindowSizes(24, 12, 1)),
+        (None, 40, WindowSizes(7, 12, 1)),
     ],
 )
-def test_usual_sizes_follow_from_the_times(dates: str | None, length: int, wanted: Sizes, tmp_path: Path) -> None:
+def test_usual_sizes_follow_from_the_times(dates: str | None, length: int, wanted: WindowSizes, tmp_path: Path) -> None:
     columns: dict[str, Any] = {"x": sine(length)}
     if dates is not None:
         columns = {"date": [str(np.datetime64("2020-01", dates) + step) for step in range(length)]} | columns

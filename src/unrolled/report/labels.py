@@ -11,7 +11,7 @@ MOST = 40
 """A larger confusion than this is no picture any more; the commonest labels are drawn."""
 
 
-class Score(NamedTuple):
+class LabelRow(NamedTuple):
     """A row of the scores."""
 
     label: str
@@ -21,7 +21,7 @@ class Score(NamedTuple):
     number: str
 
 
-class Cell(NamedTuple):
+class Taken(NamedTuple):
     """How often the label of a row was taken for that of a column."""
 
     number: str
@@ -35,12 +35,12 @@ class Confusion(NamedTuple):
     """Which label was taken for which."""
 
     labels: list[str]
-    rows: list[tuple[str, list[Cell]]]
+    rows: list[tuple[str, list[Taken]]]
     left_out: int
     """Labels that are too rare for the picture."""
 
 
-def scores(run: RunData) -> list[Score]:
+def scores(run: RunData) -> list[LabelRow]:
     """Precision, recall and F1 of each label, or of each type of span.
 
     Args:
@@ -55,7 +55,9 @@ def scores(run: RunData) -> list[Score]:
         return []
     rows = [(str(name), values) for name, values in found.items() if isinstance(values, list) and len(values) == 4]
     rows.sort(key=lambda row: -row[1][3])
-    return [Score(name, decimal(right, 1), decimal(found, 1), decimal(f1, 1), count(support)) for name, (right, found, f1, support) in rows]
+    return [
+        LabelRow(name, decimal(right, 1), decimal(found, 1), decimal(f1, 1), count(support)) for name, (right, found, f1, support) in rows
+    ]
 
 
 def confusion(run: RunData) -> Confusion | None:
@@ -77,7 +79,7 @@ def confusion(run: RunData) -> Confusion | None:
     for i in kept:
         total = max(sum(table[i]), 1)
         cells = [
-            Cell(
+            Taken(
                 count(table[i][j]) if table[i][j] else "·",
                 round(100 * table[i][j] / total),
                 i == j,

@@ -41,7 +41,7 @@ class Scales(NamedTuple):
         return self.series.get(series.name) or scale_of(series.values)
 
 
-class Sizes(NamedTuple):
+class WindowSizes(NamedTuple):
     """Of windows."""
 
     lookback: int
@@ -101,7 +101,9 @@ def filled(values: Float[np.ndarray, "time columns"]) -> Float[np.ndarray, "time
 class SeriesWindows:
     """All windows of a part of some series."""
 
-    def __init__(self, series: Sequence[Series], scales: Scales, sizes: Sizes, spans: Sequence[tuple[int, int]], *, calendar: bool) -> None:
+    def __init__(
+        self, series: Sequence[Series], scales: Scales, sizes: WindowSizes, spans: Sequence[tuple[int, int]], *, calendar: bool
+    ) -> None:
         """Cut series into windows; those whose past holds no value at all of some target are left out.
 
         Args:

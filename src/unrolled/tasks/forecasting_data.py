@@ -13,7 +13,7 @@ from unrolled.core.errors import DataError, RunError
 from unrolled.core.files import write_json
 from unrolled.data.series import Series, SeriesFile, SeriesForm, read_series
 from unrolled.models.forecaster import Shape
-from unrolled.tasks.forecast_windows import Scale, Scales, SeriesWindows, Sizes, check_windows, cut, scale_of
+from unrolled.tasks.forecast_windows import Scale, Scales, SeriesWindows, WindowSizes, check_windows, cut, scale_of
 
 USUAL_HORIZON = 12
 """Where neither a person nor the times say more."""
@@ -30,7 +30,7 @@ class Learnt(NamedTuple):
 
     targets: tuple[str, ...]
     known: tuple[str, ...]
-    sizes: Sizes
+    sizes: WindowSizes
     shape: Shape
     scales: Scales
 
@@ -138,7 +138,7 @@ def parts_of(data: Any, series: Sequence[Series], horizon: int, *, valid: bool) 
 
 
 def learn(settings: Any, found: SeriesFile, *, valid: bool) -> Learnt:
-    """Sizes and scales of a run, of what trains alone.
+    """WindowSizes and scales of a run, of what trains alone.
 
     Args:
         settings: of the run.
@@ -161,7 +161,7 @@ def learn(settings: Any, found: SeriesFile, *, valid: bool) -> Learnt:
     marks = len(found.known) + (series[0].axis.features().shape[1] if dated else 0)
     patch = settings.model.patch or usual_patch(lookback, horizon, season)
     shape = Shape(lookback, horizon, len(found.targets), marks, min(patch, lookback))
-    return Learnt(found.targets, found.known, Sizes(lookback, horizon, season), shape, Scales(scales, known))
+    return Learnt(found.targets, found.known, WindowSizes(lookback, horizon, season), shape, Scales(scales, known))
 
 
 def usual_patch(lookback: int, horizon: int, season: int) -> int:
@@ -242,7 +242,7 @@ def load_learnt(path: Path) -> Learnt:
         path: the file.
 
     Returns:
-        Sizes and scales.
+        WindowSizes and scales.
 
     Raises:
         RunError: the file is damaged.
@@ -257,7 +257,7 @@ def load_learnt(path: Path) -> Learnt:
         return Learnt(
             tuple(map(str, content["targets"])),
             tuple(map(str, content["known"])),
-            Sizes(**content["sizes"]),
+            WindowSizes(**content["sizes"]),
             Shape(**content["shape"]),
             Scales(series, scale(content["scales"]["known"])),
         )

@@ -22,7 +22,7 @@ FALL = 1e-7
 """By this share of itself the log-likelihood may fall by rounding."""
 
 
-class Pairs(NamedTuple):
+class Neighbours(NamedTuple):
     """Sums over steps of a linear regression `left = coefficients @ right + noise`."""
 
     left: Float[Tensor, "left left"]
@@ -34,9 +34,9 @@ class Pairs(NamedTuple):
 class Expected(NamedTuple):
     """What the maximisation needs: the sufficient statistics, expected given the outputs."""
 
-    transitions: Pairs
+    transitions: Neighbours
     """Of the state on the one before and the input."""
-    emissions: Pairs
+    emissions: Neighbours
     """Of the output on the state and the input."""
     first_mean: Float[Tensor, " state"]
     """Sum over series of the first state."""
@@ -117,13 +117,13 @@ def expect(system: LinearGaussian, series: Padded, inputs: Tensor | None, smooth
     right[:, :, :K, :K] = squares[:, :-1]
     cross = _outer(means[:, 1:], before)
     cross[:, :, :, :K] += smoothed.lagged_covariances[:, 1:]
-    transitions = Pairs(_total(squares[:, 1:], later), _total(cross, later), _total(right, later), later.sum())
+    transitions = Neighbours(_total(squares[:, 1:], later), _total(cross, later), _total(right, later), later.sum())
     begun = (series.lengths > 0).to(means)
     first_mean, first = (means[:, 0] * begun.unsqueeze(1)).sum(0), (squares[:, 0] * begun.view(-1, 1, 1)).sum(0)
     return Expected(transitions, _expected_emissions(system, series, known, smoothed, squares), first_mean, first, begun.sum())
 
 
-def _expected_emissions(system: LinearGaussian, series: Padded, known: Tensor, smoothed: Smoothed, squares: Tensor) -> Pairs:
+def _expected_emissions(system: LinearGaussian, series: Padded, known: Tensor, smoothed: Smoothed, squares: Tensor) -> Neighbours:
     seen = ~series.data.isnan()
     told = seen.any(2).to(squares)
     means, K = smoothed.means, smoothed.means.shape[2]
@@ -142,7 +142,7 @@ def _expected_emissions(system: LinearGaussian, series: Padded, known: Tensor, s
     cross, right = _outer(expected, both), _outer(both, both)
     cross[..., :K] += slope @ smoothed.covariances
     right[..., :K, :K] = squares
-    return Pairs(_total(left, told), _total(cross, told), _total(right, told), told.sum())
+    return Neighbours(_total(left, told), _total(cross, told), _total(right, told), told.sum())
 
 
 def _fill(noise: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,7 +179,7 @@ def maximise(system: LinearGaussian, expected: Expected, structure: Structure) -
     return system._replace(**changed)
 
 
-def _regressed(system: LinearGaussian, pairs: Pairs, names: tuple[str, str, str], structure: Structure) -> dict[str, Tensor]:
+def _regressed(system: LinearGaussian, pairs: Neighbours, names: tuple[str, str, str], structure: Structure) -> dict[str, Tensor]:
     matrix, by_input, covariance = names
     parts = [getattr(system, name) for name in (matrix, by_input)]
     given = torch.cat([part for part in parts if part is not None], 1)
