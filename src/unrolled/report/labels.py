@@ -21,7 +21,7 @@ class LabelRow(NamedTuple):
     number: str
 
 
-class Taken(NamedTuple):
+class Confused(NamedTuple):
     """How often the label of a row was taken for that of a column."""
 
     number: str
@@ -35,7 +35,7 @@ class Confusion(NamedTuple):
     """Which label was taken for which."""
 
     labels: list[str]
-    rows: list[tuple[str, list[Taken]]]
+    rows: list[tuple[str, list[Confused]]]
     left_out: int
     """Labels that are too rare for the picture."""
 
@@ -79,7 +79,7 @@ def confusion(run: RunData) -> Confusion | None:
     for i in kept:
         total = max(sum(table[i]), 1)
         cells = [
-            Taken(
+            Confused(
                 count(table[i][j]) if table[i][j] else "·",
                 round(100 * table[i][j] / total),
                 i == j,
