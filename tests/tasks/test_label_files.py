@@ -22,7 +22,7 @@ from unrolled.tasks.labelling_settings import ClassificationDataSettings, Masked
 from unrolled.tasks.masked_language_model import MASKED
 from unrolled.tasks.row_windows import RowWindow
 from unrolled.tasks.tagging import TAGGING
-from unrolled.tasks.text_task import Held, Parts, Samples, standing_twice
+from unrolled.tasks.text_samples import Held, Parts, Samples, standing_twice
 
 BIO = "Anna\tB-PER\nin\tO\nNew\tB-LOC\nYork\tI-LOC\n\nEva\tB-PER\nruns\tO\n"
 

@@ -21,7 +21,7 @@ from unrolled.data.units import WordUnits
 from unrolled.tasks.classification import ClassificationRun, balanced_weights, resume_classification, train_classification
 from unrolled.tasks.masked_language_model import MaskedRun, train_masked_language_model
 from unrolled.tasks.tagging import TaggingRun, best_labels, resume_tagging, train_tagging
-from unrolled.tasks.text_task import Samples
+from unrolled.tasks.text_samples import Samples
 from unrolled.train.checkpoint import read_checkpoint
 
 TINY: dict[str, Any] = {

@@ -20,7 +20,8 @@ from unrolled.models.classifier import Classifier
 from unrolled.tasks.labelling_objective import ClassificationObjective, LabelledBatch
 from unrolled.tasks.labelling_settings import ClassificationRunSettings
 from unrolled.tasks.text_run import TextRun, in_blocks
-from unrolled.tasks.text_task import Held, Judged, RowCorpus, Samples, TextTask, batches_of
+from unrolled.tasks.text_samples import Held, Judged, RowCorpus, Samples, batches_of
+from unrolled.tasks.text_task import TextTask
 from unrolled.train.loop import Record
 
 LIKELY = 0.5

@@ -21,7 +21,8 @@ from unrolled.nn.softmax import smoothed_cross_entropy
 from unrolled.tasks.labelling_settings import MaskedRunSettings
 from unrolled.tasks.row_windows import RowObjective, RowWindow
 from unrolled.tasks.text_run import TextRun
-from unrolled.tasks.text_task import Held, Judged, RowCorpus, Samples, TextTask
+from unrolled.tasks.text_samples import Held, Judged, RowCorpus, Samples
+from unrolled.tasks.text_task import TextTask
 from unrolled.train.loop import Loss, Record
 
 VALIDATED = 0

@@ -22,7 +22,8 @@ from unrolled.models.tagger import Tagger
 from unrolled.tasks.labelling_objective import TaggedBatch, TaggingObjective
 from unrolled.tasks.labelling_settings import TaggingRunSettings
 from unrolled.tasks.text_run import TextRun, in_blocks
-from unrolled.tasks.text_task import Held, Judged, RowCorpus, Samples, TextTask, batches_of
+from unrolled.tasks.text_samples import Held, Judged, RowCorpus, Samples, batches_of
+from unrolled.tasks.text_task import TextTask
 from unrolled.train.loop import Record
 
 

@@ -14,7 +14,8 @@ from unrolled.core.errors import ConfigurationError
 from unrolled.core.settings import resolve
 from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder
-from unrolled.tasks.text_task import Parts, Samples, TextTask, load_held
+from unrolled.tasks.text_samples import Parts, Samples, load_held
+from unrolled.tasks.text_task import TextTask
 from unrolled.tasks.training import as_paths, seeded, summary_of
 from unrolled.train.checkpoint import load_weights, read_checkpoint
 from unrolled.train.loop import Record

@@ -32,7 +32,7 @@ def kalman_filter(system: LinearGaussian, series: Tensor | Padded, inputs: Tenso
         >>> level = LinearGaussian(*(torch.tensor([[x]]) for x in (1.0, 0.5, 1.0, 2.0)), torch.zeros(1), torch.ones(1, 1))
         >>> filtered = kalman_filter(level, torch.tensor([[[1.0], [float("nan")], [2.0]]]))
         >>> filtered.means.flatten()
-        tensor([0.3333, 0.3333, 1.0882])
+        tensor([0.3333, 0.3333, 1.0909])
     """
     system, given = _given(system, series, inputs)
     if 0 in given.values.shape:
