@@ -17,6 +17,8 @@ _PLACES = {
     "resume_classification": "unrolled.tasks.classification",
     "train_masked_language_model": "unrolled.tasks.masked_language_model",
     "resume_masked_language_model": "unrolled.tasks.masked_language_model",
+    "train_forecasting": "unrolled.tasks.forecasting",
+    "resume_forecasting": "unrolled.tasks.forecasting",
     "UserError": "unrolled.core.errors",
     "Padded": "unrolled.core.padded",
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from inspect import Parameter, Signature
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from unrolled.cli.options import command
 from unrolled.cli.output import TrainingDisplay, duration, figures, print_json, speaks
 from unrolled.cli.plain import PlainCommand, PlainGroup
 
@@ -89,14 +90,6 @@ OWN = frozenset({"init_from", "horizon"})
 """Fields of `Given` that only the tasks have that name them."""
 
 
-class Hands(NamedTuple):
-    """What a task gives to its verb."""
-
-    settings: Any
-    train: Callable[..., Any]
-    resume: Callable[..., Any]
-
-
 class Verb(NamedTuple):
     """A task on the command line."""
 
@@ -108,49 +101,10 @@ class Verb(NamedTuple):
     """What files it wants, in words."""
     following: str
     """What a person does next, with `{run}` for the run."""
-    hands: Callable[[], Hands]
-    """Imports the task."""
+    task: str
+    """Where it is: `module:name`, imported when it is asked for."""
     own: tuple[str, ...] = ()
     """Options that only some tasks have."""
-
-
-def _language_model() -> Hands:
-    from unrolled.tasks.language_model import resume_language_model, train_language_model
-    from unrolled.tasks.language_model_settings import LanguageModelRunSettings
-
-    return Hands(LanguageModelRunSettings, train_language_model, resume_language_model)
-
-
-def _translation() -> Hands:
-    from unrolled.tasks.translation import resume_translation, train_translation
-    from unrolled.tasks.translation_settings import TranslationRunSettings
-
-    return Hands(TranslationRunSettings, train_translation, resume_translation)
-
-
-def _tagging() -> Hands:
-    from unrolled.tasks.tagging import TAGGING
-
-    return Hands(TAGGING.settings, TAGGING.train, TAGGING.resume)
-
-
-def _classification() -> Hands:
-    from unrolled.tasks.classification import CLASSIFICATION
-
-    return Hands(CLASSIFICATION.settings, CLASSIFICATION.train, CLASSIFICATION.resume)
-
-
-def _masked_language_model() -> Hands:
-    from unrolled.tasks.masked_language_model import MASKED
-
-    return Hands(MASKED.settings, MASKED.train, MASKED.resume)
-
-
-def _forecasting() -> Hands:
-    from unrolled.tasks.forecasting import resume_forecasting, train_forecasting
-    from unrolled.tasks.forecasting_settings import ForecastingRunSettings
-
-    return Hands(ForecastingRunSettings, train_forecasting, resume_forecasting)
 
 
 VERBS: dict[str, Verb] = {
@@ -159,21 +113,21 @@ VERBS: dict[str, Verb] = {
         Texts,
         "needs at least one text file; try `unrolled train lm FILE`",
         "unrolled sample {run} --prompt …   unrolled eval {run}",
-        _language_model,
+        "unrolled.tasks.language_model:LANGUAGE_MODEL",
     ),
     "translation": Verb(
         "Train a model that turns sequences into sequences: translation, pronunciation, commands into actions, … (--valid takes one or two files).",
         Pairs,
         "needs two files of equally many lines, or one .tsv or .jsonl file; try `unrolled train translation train.de train.en`",
         "unrolled predict {run} < in > out   unrolled eval {run} FILE FILE   unrolled look {run} SENTENCE",
-        _translation,
+        "unrolled.tasks.translation:TRANSLATION",
     ),
     "tagging": Verb(
         "Train a tagger: a label for every word, such as its part of speech, or names and what they name.",
         Labelled,
         "needs a file of sentences with a label for each word; try `unrolled train tagging train.conllu`",
         AFTER_LABELS,
-        _tagging,
+        "unrolled.tasks.tagging:TAGGING",
         own=("init_from",),
     ),
     "classification": Verb(
@@ -181,7 +135,7 @@ VERBS: dict[str, Verb] = {
         Classes,
         "needs a file of texts with labels; try `unrolled train classification train.csv`",
         AFTER_LABELS,
-        _classification,
+        "unrolled.tasks.classification:CLASSIFICATION",
         own=("init_from",),
     ),
     "masked-lm": Verb(
@@ -189,7 +143,7 @@ VERBS: dict[str, Verb] = {
         Texts,
         "needs at least one text file; try `unrolled train masked-lm FILE`",
         "unrolled train tagging FILE --init-from {run}   unrolled train classification FILE --init-from {run}",
-        _masked_language_model,
+        "unrolled.tasks.masked_language_model:MASKED",
         own=("init_from",),
     ),
     "forecasting": Verb(
@@ -197,29 +151,11 @@ VERBS: dict[str, Verb] = {
         SeriesFiles,
         "needs a CSV file of one or several series; try `unrolled train forecasting DATA.csv --horizon 24`",
         "unrolled predict {run} < history.csv   unrolled eval {run}",
-        _forecasting,
+        "unrolled.tasks.forecasting:FORECASTING",
         own=("horizon",),
     ),
 }
 """All tasks that are trained."""
-
-
-def _command(name: str, verb: Verb) -> Callable[..., None]:
-    """What typer makes the verb of: a function with an argument for each field of `Given` that the task has."""
-
-    def run(**given: Any) -> None:
-        run_verb(name, verb, Given(**given))
-
-    hints = {**get_type_hints(Given, include_extras=True), "files": verb.files}
-    kept = {field: hint for field, hint in hints.items() if field not in OWN or field in verb.own}
-    defaults = Given._field_defaults
-    parameters = [Parameter(field, Parameter.KEYWORD_ONLY, default=defaults[field], annotation=hint) for field, hint in kept.items()]
-    run.__signature__, run.__annotations__, run.__doc__ = Signature(parameters), kept, verb.what  # type: ignore[attr-defined]
-    return run
-
-
-for _name, _verb in VERBS.items():
-    app.command(_name, cls=PlainCommand)(_command(_name, _verb))
 
 
 def run_verb(task: str, verb: Verb, given: Given) -> None:
@@ -238,9 +174,9 @@ def run_verb(task: str, verb: Verb, given: Given) -> None:
     from unrolled.core.settings import merge
     from unrolled.tasks.differences import gather
 
-    quiet, hands = given.quiet or not speaks(), verb.hands()
+    quiet, trained = given.quiet or not speaks(), load_task(verb.task)
     if given.options:
-        print_options(hands.settings)
+        print_options(trained.settings)
         return
     with TrainingDisplay(quiet=quiet) as display:
         differences = gather(given.preset or [], given.config or [], given.set_ or [])
@@ -254,15 +190,28 @@ def run_verb(task: str, verb: Verb, given: Given) -> None:
                 raise ConfigurationError("`--resume` needs the run to go on with; give it as `--out DIR`")
             if given.files or given.valid:
                 raise ConfigurationError("`--resume` goes on with the run's own data; leave the files out, or train a new run on them")
-            run = hands.resume(given.out, changes=differences, display=display, trust=given.trust)
+            run = trained.resume(given.out, changes=differences, display=display, trust=given.trust)
         elif not given.files:
             raise ConfigurationError(f"`unrolled train {task}` {verb.needs}")
         else:
-            run = hands.train(
+            run = trained.train(
                 given.files, valid=given.valid or [], out=given.out, differences=differences, display=display, trust=given.trust, **further
             )
     if speaks():
         report(task, run.summary(), verb.following, json=given.json, quiet=quiet)
+
+
+def load_task(place: str) -> Any:
+    """A task.
+
+    Args:
+        place: `module:name`.
+
+    Returns:
+        It.
+    """
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 def report(task: str, summary: dict[str, object], following: str, *, json: bool, quiet: bool) -> None:
@@ -316,3 +265,9 @@ def spread_valid(words: list[str]) -> list[str]:
     if len(two) < 2 or any(word.startswith("-") for word in two) or two[0].endswith(SINGLE_FILES):
         return words
     return [*words[:behind], "--valid", *words[behind:]]
+
+
+for _name, _verb in VERBS.items():
+    app.command(_name, cls=PlainCommand)(
+        command(partial(run_verb, _name, _verb), Given, _verb.what, leave_out=OWN - set(_verb.own), files=_verb.files)
+    )

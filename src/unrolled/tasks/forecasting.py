@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,8 @@ from unrolled.tasks.forecasting_settings import ForecastingRunSettings
 from unrolled.tasks.recorded_data import record_files, recorded_files
 from unrolled.tasks.row_windows import RowObjective, RowWindow, RowWindows
 from unrolled.tasks.run_folder import RunFolder, new_run
-from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded, summary_of, train_new, train_on
+from unrolled.tasks.task import DataFiles, Task
+from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded, summary_of
 from unrolled.tasks.training_log import Display, open_tensorboard
 from unrolled.tasks.without_effect import FORECASTING_RULES
 from unrolled.train.checkpoint import load_weights, read_checkpoint
@@ -100,51 +101,6 @@ def make_model(settings: Any, learnt: Learnt, *, trust: bool) -> Forecaster:
     return model
 
 
-def create_run(
-    path: Path,
-    settings: Any,
-    files: tuple[list[Path], list[Path]],
-    machine: Machine,
-    group: Group,
-    display: Display | None,
-    *,
-    trust: bool,
-) -> None:
-    """Make the run folder; everything that can go wrong before training goes wrong here, and then leaves nothing behind.
-
-    Args:
-        path: where the run shall stand.
-        settings: of the run.
-        files: to train on and to validate on.
-        machine: what computes.
-        group: the processes that will share the training.
-        display: is told what a person should know.
-        trust: allow the settings to import a class of the user's own.
-    """
-    with new_run(path) as folder:
-        found = open_series(settings.data, files[0])
-        learnt = learn(settings, found, valid=bool(files[1]))
-        opened = open_windows(settings.data, learnt, *files)
-        model = make_model(settings, learnt, trust=trust)
-        build_optimizer(model, settings.train.optimizer)
-        if settings.train.tensorboard:
-            open_tensorboard(None)
-        save_learnt(learnt, folder.series)
-        folder.write_config(settings)
-        data = record_files(folder, *files) | {
-            "series": len(found.series),
-            "targets": list(found.targets),
-            "train_tokens": int(sum(len(one.values) for one in found.series)),
-            "train_windows": len(opened.train),
-            "valid_windows": len(opened.valid),
-            **learnt.sizes._asdict(),
-        }
-        folder.write_facts(facts_of("forecasting", path, machine, group, model, data))
-    for note in found.findings:
-        if display is not None:
-            display.noted(note)
-
-
 def prepare(folder: RunFolder, settings: Any, group: Group, trust: bool) -> Prepared:
     """Open what a run folder describes.
 
@@ -173,15 +129,6 @@ def prepare(folder: RunFolder, settings: Any, group: Group, trust: bool) -> Prep
     return Prepared(objective, source, evaluate, lambda module, record: None)
 
 
-def kind() -> Kind:
-    """What every training wants to know of its task.
-
-    Returns:
-        The hands of this task.
-    """
-    return Kind("forecasting", ForecastingRunSettings, prepare, recorded_files, FORECASTING_RULES)
-
-
 class ForecastingRun:
     """A trained forecaster with its scales and its run folder."""
 
@@ -195,7 +142,6 @@ class ForecastingRun:
             folder: the run.
             trust: allow the run to import a class of its own.
         """
-        folder.check_task("forecasting")
         self.folder = folder
         self.settings = resolve(ForecastingRunSettings, folder.read_config())
         self.learnt = load_learnt(folder.series)
@@ -292,63 +238,82 @@ class ForecastingRun:
         return summary_of(self.folder)
 
 
-def train_forecasting(
-    files: Sequence[Path | str] | Path | str,
-    *,
-    valid: Sequence[Path | str] | Path | str = (),
-    out: Path | str | None = None,
-    differences: Mapping[str, Any] | None = None,
-    display: Display | None = None,
-    trust: bool = False,
-) -> ForecastingRun:
-    """Train a forecaster on series.
+class ForecastingTask(Task[ForecastingRun]):
+    """How a forecaster is trained."""
 
-    Args:
-        files: CSV files with a header, plain or `.gz`.
-        valid: to validate on; the end of every series when empty.
-        out: the run folder; a new one below `runs/` when `None`.
-        differences: nested options that differ from the defaults, such as `{"data": {"horizon": 24}}`.
-        display: shows the training as it goes.
-        trust: allow the settings to import a class of the user's own.
+    name = "forecasting"
+    settings = ForecastingRunSettings
 
-    Returns:
-        The run, with the best weights loaded.
-    """
-    paths = as_paths(files), as_paths(valid)
-    settings = resolve(ForecastingRunSettings, differences or {})
+    def kind(self) -> Kind:
+        """What every training wants to know of its task.
 
-    def create(path: Path, machine: Machine, group: Group) -> None:
-        create_run(path, settings, paths, machine, group, display, trust=trust)
+        Returns:
+            The hands of this task.
+        """
+        return Kind(self.name, self.settings, prepare, recorded_files, FORECASTING_RULES)
 
-    stem = f"forecasting-{paths[0][0].name.split('.')[0]}" if paths[0] else "forecasting"
-    return load_forecasting(train_new(kind(), settings, create, out=out, stem=stem, display=display, trust=trust), trust=trust)
+    def create_run(
+        self,
+        path: Path,
+        settings: Any,
+        files: DataFiles,
+        machine: Machine,
+        group: Group,
+        display: Display | None,
+        *,
+        trust: bool,
+    ) -> None:
+        """Make the run folder; everything that can go wrong before training goes wrong here, and then leaves nothing behind.
+
+        Args:
+            path: where the run shall stand.
+            settings: of the run.
+            files: to train on and to validate on.
+            machine: what computes.
+            group: the processes that will share the training.
+            display: is told what a person should know.
+            trust: allow the settings to import a class of the user's own.
+        """
+        with new_run(path) as folder:
+            found = open_series(settings.data, files.train)
+            learnt = learn(settings, found, valid=bool(files.valid))
+            opened = open_windows(settings.data, learnt, *files)
+            model = make_model(settings, learnt, trust=trust)
+            build_optimizer(model, settings.train.optimizer)
+            if settings.train.tensorboard:
+                open_tensorboard(None)
+            save_learnt(learnt, folder.series)
+            folder.write_config(settings)
+            data = record_files(folder, *files) | {
+                "series": len(found.series),
+                "targets": list(found.targets),
+                "train_tokens": int(sum(len(one.values) for one in found.series)),
+                "train_windows": len(opened.train),
+                "valid_windows": len(opened.valid),
+                **learnt.sizes._asdict(),
+            }
+            folder.write_facts(facts_of(self.name, path, machine, group, model, data))
+        for note in found.findings:
+            if display is not None:
+                display.noted(note)
+
+    def open_run(self, folder: RunFolder, *, trust: bool) -> ForecastingRun:
+        """Open a run with its best weights.
+
+        Args:
+            folder: the run.
+            trust: allow the run to import a class of its own.
+
+        Returns:
+            The run.
+        """
+        return ForecastingRun(folder, trust=trust)
 
 
-def resume_forecasting(
-    path: Path | str, *, changes: Mapping[str, Any] | None = None, display: Display | None = None, trust: bool = False
-) -> ForecastingRun:
-    """Go on with a training where its last checkpoint stands.
-
-    Args:
-        path: the run folder.
-        changes: nested options; only the end of the training, its surroundings, and what saves one that diverges may change.
-        display: shows the training as it goes.
-        trust: allow the settings to import a class of the user's own.
-
-    Returns:
-        The run, with the best weights loaded.
-    """
-    return load_forecasting(train_on(kind(), path, changes or {}, display=display, trust=trust), trust=trust)
-
-
-def load_forecasting(path: Path | str, *, trust: bool = False) -> ForecastingRun:
-    """Open a run with its best weights.
-
-    Args:
-        path: the run folder.
-        trust: allow the run to import a class of its own.
-
-    Returns:
-        The run.
-    """
-    return ForecastingRun(RunFolder(Path(path)), trust=trust)
+FORECASTING = ForecastingTask()
+train_forecasting = FORECASTING.train
+"""Train a forecaster on series in CSV files; see `Task.train`."""
+resume_forecasting = FORECASTING.resume
+"""Go on with a training where its last checkpoint stands; see `Task.resume`."""
+load_forecasting = FORECASTING.load
+"""Open a run with its best weights; see `Task.load`."""

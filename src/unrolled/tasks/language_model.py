@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from unrolled.tasks.language_model_training import build_model, create_run, eval
 from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder
 from unrolled.tasks.sampling import SampleRequest, sample_texts, stream_text
-from unrolled.tasks.training import Kind, as_paths, summary_of, train_new, train_on
+from unrolled.tasks.task import DataFiles, Task
+from unrolled.tasks.training import Kind, as_paths, summary_of
 from unrolled.tasks.training_log import Display
 from unrolled.tasks.without_effect import LANGUAGE_MODEL_RULES
 from unrolled.train.checkpoint import load_weights, read_checkpoint
@@ -26,9 +27,6 @@ from unrolled.train.precision import Machine
 
 LARGE_TEXT = 30_000_000
 """Bytes above which making symbols takes long enough to say so."""
-
-LANGUAGE_MODEL = Kind("lm", LanguageModelRunSettings, prepare, recorded_files, LANGUAGE_MODEL_RULES)
-"""What a language model gives for its training."""
 
 
 class LanguageModelRun:
@@ -116,72 +114,60 @@ class LanguageModelRun:
         return summary_of(self.folder)
 
 
-def train_language_model(
-    files: Sequence[Path | str] | Path | str,
-    *,
-    valid: Sequence[Path | str] | Path | str = (),
-    out: Path | str | None = None,
-    differences: Mapping[str, Any] | None = None,
-    display: Display | None = None,
-    trust: bool = False,
-) -> LanguageModelRun:
-    """Train a language model on text files.
+class LanguageModelTask(Task[LanguageModelRun]):
+    """How a language model is trained."""
 
-    Args:
-        files: UTF-8 text, plain or `.gz`; one path or several.
-        valid: text to validate on; the last tenth of `files` when empty.
-        out: the run folder; a new one below `runs/` when `None`.
-        differences: nested options that differ from the defaults, such as `{"train": {"minutes": 3}}`.
-        display: shows the training as it goes.
-        trust: allow `model.cell` to import a class of your own.
+    name = "lm"
+    settings = LanguageModelRunSettings
 
-    Returns:
-        The run, with the best weights loaded.
-    """
-    texts, valid_texts = as_paths(files), as_paths(valid)
-    settings = resolve(LanguageModelRunSettings, differences or {})
+    def kind(self) -> Kind:
+        """What every training wants to know of its task.
 
-    def create(path: Path, machine: Machine, group: Group) -> None:
-        if display is not None and sum(text.stat().st_size for text in texts if text.is_file()) > LARGE_TEXT:
+        Returns:
+            The hands of this task.
+        """
+        return Kind(self.name, self.settings, prepare, recorded_files, LANGUAGE_MODEL_RULES)
+
+    def create_run(
+        self, path: Path, settings: Any, files: DataFiles, machine: Machine, group: Group, display: Display | None, *, trust: bool
+    ) -> None:
+        """Make the run folder; see `Task.create_run`.
+
+        Args:
+            path: where the run shall stand.
+            settings: of the run.
+            files: text to train on and to validate on.
+            machine: what computes.
+            group: the processes that will share the training.
+            display: is told what a person should know.
+            trust: allow `model.cell` to import a class of the user's own.
+        """
+        if display is not None and sum(text.stat().st_size for text in files.train if text.is_file()) > LARGE_TEXT:
             display.noted("reading the text and making symbols of it; about a minute for a gigabyte of characters, longer for byte pairs")
-        create_run(path, settings, texts, valid_texts, machine, group, trust=trust)
+        create_run(path, settings, files.train, files.valid, machine, group, trust=trust)
 
-    stem = f"lm-{texts[0].name.split('.')[0]}"
-    return load_language_model(train_new(LANGUAGE_MODEL, settings, create, out=out, stem=stem, display=display, trust=trust), trust=trust)
+    def open_run(self, folder: RunFolder, *, trust: bool) -> LanguageModelRun:
+        """Open a run with its best weights.
 
+        Args:
+            folder: the run.
+            trust: allow the run to import a class of its own.
 
-def resume_language_model(
-    path: Path | str, *, changes: Mapping[str, Any] | None = None, display: Display | None = None, trust: bool = False
-) -> LanguageModelRun:
-    """Go on with a training where its last checkpoint stands.
-
-    Args:
-        path: the run folder.
-        changes: nested options; only the end of the training, its surroundings, and what saves one that diverges may change.
-        display: shows the training as it goes.
-        trust: allow `model.cell` to import a class of your own.
-
-    Returns:
-        The run, with the best weights loaded.
-    """
-    return load_language_model(train_on(LANGUAGE_MODEL, path, changes or {}, display=display, trust=trust), trust=trust)
+        Returns:
+            The run.
+        """
+        settings = resolve(self.settings, folder.read_config())
+        tokenizer = load_tokenizer(folder.tokenizer)
+        model = build_model(settings, tokenizer.size, trust=trust)
+        tensors, _ = read_checkpoint(folder.weights)
+        load_weights(model, tensors, folder.weights)
+        return LanguageModelRun(folder, settings, tokenizer, model)
 
 
-def load_language_model(path: Path | str, *, trust: bool = False) -> LanguageModelRun:
-    """Open a run with its best weights.
-
-    Args:
-        path: the run folder.
-        trust: allow the run to import a class of its own.
-
-    Returns:
-        The run.
-    """
-    folder = RunFolder(Path(path))
-    folder.check_task(LANGUAGE_MODEL.task)
-    settings = resolve(LanguageModelRunSettings, folder.read_config())
-    tokenizer = load_tokenizer(folder.tokenizer)
-    model = build_model(settings, tokenizer.size, trust=trust)
-    tensors, _ = read_checkpoint(folder.weights)
-    load_weights(model, tensors, folder.weights)
-    return LanguageModelRun(folder, settings, tokenizer, model)
+LANGUAGE_MODEL = LanguageModelTask()
+train_language_model = LANGUAGE_MODEL.train
+"""Train a language model on UTF-8 text files; the last tenth of the text validates where no files do; see `Task.train`."""
+resume_language_model = LANGUAGE_MODEL.resume
+"""Go on with a training where its last checkpoint stands; see `Task.resume`."""
+load_language_model = LANGUAGE_MODEL.load
+"""Open a run with its best weights; see `Task.load`."""

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from unrolled.core.errors import ConfigurationError, RunError, nearest
-from unrolled.tasks.classification import load_classification
-from unrolled.tasks.forecasting import load_forecasting
-from unrolled.tasks.language_model import load_language_model
-from unrolled.tasks.masked_language_model import load_masked_language_model
+from unrolled.tasks.classification import CLASSIFICATION
+from unrolled.tasks.forecasting import FORECASTING
+from unrolled.tasks.language_model import LANGUAGE_MODEL
+from unrolled.tasks.masked_language_model import MASKED
 from unrolled.tasks.run_folder import RunFolder
-from unrolled.tasks.tagging import load_tagging
-from unrolled.tasks.translation import load_translation
+from unrolled.tasks.tagging import TAGGING
+from unrolled.tasks.task import Task
+from unrolled.tasks.translation import TRANSLATION
 from unrolled.train.precision import choose_device
 
-LOADERS: dict[str, Callable[..., Any]] = {
-    "lm": load_language_model,
-    "translation": load_translation,
-    "tagging": load_tagging,
-    "classification": load_classification,
-    "masked-lm": load_masked_language_model,
-    "forecasting": load_forecasting,
-}
-"""How a run of each task is opened."""
+TASKS: dict[str, Task[Any]] = {task.name: task for task in (LANGUAGE_MODEL, TRANSLATION, TAGGING, CLASSIFICATION, MASKED, FORECASTING)}
+"""All tasks by name."""
 
 
 def load(path: Path | str, *, trust: bool = False, device: str = "cpu", task: str | None = None) -> Any:
@@ -46,10 +40,10 @@ def load(path: Path | str, *, trust: bool = False, device: str = "cpu", task: st
     if task is not None:
         folder.check_task(task)
     found = folder.facts().get("task")
-    if found not in LOADERS:
-        raise RunError(f"the run `{path}` is of the task `{found}`, which this version does not know; {nearest(str(found), LOADERS)}")
+    if found not in TASKS:
+        raise RunError(f"the run `{path}` is of the task `{found}`, which this version does not know; {nearest(str(found), TASKS)}")
     place = choose_device(device)
-    run = LOADERS[found](path, trust=trust)
+    run = TASKS[found].load(path, trust=trust)
     run.model.to(place)
     return run
 

@@ -38,7 +38,6 @@ class TextRun:
             folder: the run.
             trust: allow the run to import a class of its own.
         """
-        folder.check_task(task.name)
         self.task, self.folder = task, folder
         self.settings = resolve(task.settings, folder.read_config())
         self.held = load_held(folder)

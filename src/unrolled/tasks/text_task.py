@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,10 @@ from unrolled.models.text_encoder import depths
 from unrolled.tasks.recorded_data import record_files, recorded_files
 from unrolled.tasks.row_windows import RowObjective, RowWindows
 from unrolled.tasks.run_folder import RunFolder, new_run
+from unrolled.tasks.task import DataFiles, Run, Task
 from unrolled.tasks.text_samples import Held, Judged, Parts, RowCorpus, Samples, batches_of, load_held, standing_twice, unseen
 from unrolled.tasks.text_start import Pretrained, Start, apply_start, from_start, keep_pretrained, keep_start, open_pretrained, read_start
-from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded, train_new, train_on
+from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded
 from unrolled.tasks.training_log import Display, open_tensorboard
 from unrolled.tasks.without_effect import TEXT_RULES
 from unrolled.train.group import Group
@@ -36,17 +37,11 @@ EQUAL = 1e-3
 """Of evaluations with equal scores the one of the lower loss is the better."""
 
 
-Run = TypeVar("Run")
-
-
-class TextTask(ABC, Generic[Run]):
+class TextTask(Task[Run]):
     """A task on texts: how its files are read, what its model is, and how it is scored."""
 
-    name: ClassVar[str]
-    """On the command line and in `run.json`."""
     run: Callable[..., Run]
     """What its trained model is to a person: made of the task and a run folder."""
-    settings: ClassVar[type[Any]]
 
     @abstractmethod
     def read(self, settings: Any, files: Sequence[Path], labels: LabelSet | None = None) -> tuple[Samples, tuple[str, ...]]:
@@ -182,13 +177,13 @@ class TextTask(ABC, Generic[Run]):
         self,
         path: Path,
         settings: Any,
-        files: tuple[list[Path], list[Path]],
+        files: DataFiles,
         machine: Machine,
         group: Group,
         display: Display | None,
         *,
-        start: Start | None,
         trust: bool,
+        start: Start | None = None,
     ) -> None:
         """Make the run folder; everything that can go wrong before training goes wrong here, and then leaves nothing behind.
 
@@ -199,8 +194,8 @@ class TextTask(ABC, Generic[Run]):
             machine: what computes.
             group: the processes that will share the training.
             display: is told what a person should know.
-            start: what the run begins from.
             trust: allow the settings to import a class of the user's own.
+            start: what the run begins from.
         """
         with new_run(path) as folder:
             parts = self.open_parts(settings.data, *files)
@@ -336,42 +331,25 @@ class TextTask(ABC, Generic[Run]):
         Raises:
             ConfigurationError: pretrained vectors for a run that begins from another one.
         """
-        paths = as_paths(files), as_paths(valid)
+        paths = DataFiles(as_paths(files), as_paths(valid))
         start = None if init_from is None else read_start(init_from)
         if start is not None and (differences or {}).get("data", {}).get("vectors"):
             raise ConfigurationError("`--init-from` brings vectors of its own; leave `data.vectors` out, or begin from nothing")
         settings: Settings = resolve(self.settings, from_start(start, differences or {}))
 
         def create(path: Path, machine: Machine, group: Group) -> None:
-            self.create_run(path, settings, paths, machine, group, display, start=start, trust=trust)
+            self.create_run(path, settings, paths, machine, group, display, trust=trust, start=start)
 
-        stem = f"{self.name}-{paths[0][0].name.split('.')[0]}" if paths[0] else self.name
-        return self.load(train_new(self.kind(), settings, create, out=out, stem=stem, display=display, trust=trust), trust=trust)
+        return self.trained(settings, paths, create, out=out, display=display, trust=trust)
 
-    def resume(
-        self, path: Path | str, *, changes: Mapping[str, Any] | None = None, display: Display | None = None, trust: bool = False
-    ) -> Run:
-        """Go on with a training where its last checkpoint stands.
-
-        Args:
-            path: the run folder.
-            changes: nested options; only the end of the training, its surroundings, and what saves one that diverges may change.
-            display: shows the training as it goes.
-            trust: allow the settings to import a class of the user's own.
-
-        Returns:
-            The run, with the best weights loaded.
-        """
-        return self.load(train_on(self.kind(), path, changes or {}, display=display, trust=trust), trust=trust)
-
-    def load(self, path: Path | str, *, trust: bool = False) -> Run:
+    def open_run(self, folder: RunFolder, *, trust: bool) -> Run:
         """Open a run with its best weights.
 
         Args:
-            path: the run folder.
+            folder: the run.
             trust: allow the run to import a class of its own.
 
         Returns:
             The run.
         """
-        return self.run(self, RunFolder(Path(path)), trust=trust)
+        return self.run(self, folder, trust=trust)

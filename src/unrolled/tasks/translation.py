@@ -15,7 +15,8 @@ from unrolled.data.pairs import Pairs, read_pairs
 from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder
-from unrolled.tasks.training import as_paths, summary_of, train_new, train_on
+from unrolled.tasks.task import DataFiles, Task
+from unrolled.tasks.training import Kind, as_paths, summary_of
 from unrolled.tasks.training_log import Display
 from unrolled.tasks.translating import LINES_AT_ONCE, Translator, Voice
 from unrolled.tasks.translation_data import Codecs, PairParts, load_codecs, open_pairs
@@ -23,7 +24,8 @@ from unrolled.tasks.translation_objective import nats_by_row
 from unrolled.tasks.translation_request import Translation, TranslationRequest
 from unrolled.tasks.translation_scores import TranslationScores
 from unrolled.tasks.translation_settings import TranslationRunSettings
-from unrolled.tasks.translation_training import TRANSLATION, DataFiles, build_model, create_run, objective_of, score_corpus, translated
+from unrolled.tasks.translation_training import build_model, create_run, objective_of, prepare, score_corpus, translated
+from unrolled.tasks.without_effect import TRANSLATION_RULES
 from unrolled.train.checkpoint import load_weights, read_checkpoint
 from unrolled.train.group import Group
 from unrolled.train.precision import Machine
@@ -184,70 +186,58 @@ class TranslationRun:
         return summary_of(self.folder)
 
 
-def train_translation(
-    files: Sequence[Path | str] | Path | str,
-    *,
-    valid: Sequence[Path | str] | Path | str = (),
-    out: Path | str | None = None,
-    differences: Mapping[str, Any] | None = None,
-    display: Display | None = None,
-    trust: bool = False,
-) -> TranslationRun:
-    """Train an encoder–decoder on pairs of sequences.
+class TranslationTask(Task[TranslationRun]):
+    """How an encoder–decoder is trained."""
 
-    Args:
-        files: two text files of equally many lines (source, target), or one `.tsv` or `.jsonl` file; plain or `.gz`.
-        valid: pairs to validate on; a tenth of `files`, drawn at random, when empty.
-        out: the run folder; a new one below `runs/` when `None`.
-        differences: nested options that differ from the defaults, such as `{"model": {"encoder": {"kind": "transformer"}}}`.
-        display: shows the training as it goes.
-        trust: allow the settings to import a class of your own.
+    name = "translation"
+    settings = TranslationRunSettings
 
-    Returns:
-        The run, with the best weights loaded.
-    """
-    paths = DataFiles(as_paths(files), as_paths(valid))
-    settings = resolve(TranslationRunSettings, differences or {})
+    def kind(self) -> Kind:
+        """What every training wants to know of its task.
 
-    def create(path: Path, machine: Machine, group: Group) -> None:
-        create_run(path, settings, paths, machine, group, display, trust=trust)
+        Returns:
+            The hands of this task.
+        """
+        return Kind(self.name, self.settings, prepare, recorded_files, TRANSLATION_RULES)
 
-    stem = f"translation-{paths.train[0].name.split('.')[0]}" if paths.train else "translation"
-    return load_translation(train_new(TRANSLATION, settings, create, out=out, stem=stem, display=display, trust=trust), trust=trust)
+    def create_run(
+        self, path: Path, settings: Any, files: DataFiles, machine: Machine, group: Group, display: Display | None, *, trust: bool
+    ) -> None:
+        """Make the run folder; see `Task.create_run`.
+
+        Args:
+            path: where the run shall stand.
+            settings: of the run.
+            files: pairs to train on and to validate on.
+            machine: what computes.
+            group: the processes that will share the training.
+            display: is told what a person should know.
+            trust: allow the settings to import a class of the user's own.
+        """
+        create_run(path, settings, files, machine, group, display, trust=trust)
+
+    def open_run(self, folder: RunFolder, *, trust: bool) -> TranslationRun:
+        """Open a run with its best weights.
+
+        Args:
+            folder: the run.
+            trust: allow the run to import a class of its own.
+
+        Returns:
+            The run.
+        """
+        settings = resolve(self.settings, folder.read_config())
+        codecs = load_codecs(folder)
+        model = build_model(settings, codecs, trust=trust)
+        tensors, _ = read_checkpoint(folder.weights)
+        load_weights(model, tensors, folder.weights)
+        return TranslationRun(folder, settings, codecs, model, trust=trust)
 
 
-def resume_translation(
-    path: Path | str, *, changes: Mapping[str, Any] | None = None, display: Display | None = None, trust: bool = False
-) -> TranslationRun:
-    """Go on with a training where its last checkpoint stands.
-
-    Args:
-        path: the run folder.
-        changes: nested options; only the end of the training, its surroundings, and what saves one that diverges may change.
-        display: shows the training as it goes.
-        trust: allow the settings to import a class of your own.
-
-    Returns:
-        The run, with the best weights loaded.
-    """
-    return load_translation(train_on(TRANSLATION, path, changes or {}, display=display, trust=trust), trust=trust)
-
-
-def load_translation(path: Path | str, *, trust: bool = False) -> TranslationRun:
-    """Open a run with its best weights.
-
-    Args:
-        path: the run folder.
-        trust: allow the run to import a class of its own.
-
-    Returns:
-        The run.
-    """
-    folder = RunFolder(Path(path))
-    folder.check_task(TRANSLATION.task)
-    settings = resolve(TranslationRunSettings, folder.read_config())
-    codecs = load_codecs(folder)
-    model = build_model(settings, codecs, trust=trust)
-    tensors, _ = read_checkpoint(folder.weights)
-    load_weights(model, tensors, folder.weights)
-    return TranslationRun(folder, settings, codecs, model, trust=trust)
+TRANSLATION = TranslationTask()
+train_translation = TRANSLATION.train
+"""Train an encoder–decoder on two files of equally many lines, or one `.tsv` or `.jsonl` file; see `Task.train`."""
+resume_translation = TRANSLATION.resume
+"""Go on with a training where its last checkpoint stands; see `Task.resume`."""
+load_translation = TRANSLATION.load
+"""Open a run with its best weights; see `Task.load`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.data.batches import PairCorpus, evaluation_batches
@@ -12,7 +12,8 @@ from unrolled.data.pairs import Pairs, suspected_swap
 from unrolled.models.encoder_decoder import EncoderDecoder, Sizes
 from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder, new_run
-from unrolled.tasks.training import Kind, Prepared, facts_of, seeded
+from unrolled.tasks.task import DataFiles
+from unrolled.tasks.training import Prepared, facts_of, seeded
 from unrolled.tasks.training_log import Display, open_tensorboard
 from unrolled.tasks.translating import Translator, Voice
 from unrolled.tasks.translation_data import Codecs, PairWindows, build_corpora, describe, load_codecs, make_codecs, open_pairs, save_codecs
@@ -20,20 +21,12 @@ from unrolled.tasks.translation_objective import TranslationObjective, score_pai
 from unrolled.tasks.translation_request import Translation, TranslationRequest
 from unrolled.tasks.translation_scores import TranslationScores, group_references, score_texts
 from unrolled.tasks.translation_settings import TranslationRunSettings
-from unrolled.tasks.without_effect import TRANSLATION_RULES
 from unrolled.train.group import Group
 from unrolled.train.loop import Record
 from unrolled.train.optimizers import build_optimizer
 from unrolled.train.precision import Machine
 
 GREEDY = TranslationRequest(beam=1, normalisation="none")
-
-
-class DataFiles(NamedTuple):
-    """The files of a run."""
-
-    train: list[Path]
-    valid: list[Path]
 
 
 def create_run(
@@ -248,7 +241,3 @@ def translated(translator: Translator, pairs: Pairs, request: TranslationRequest
     texts = score_texts([one.text for one in best], grouped.references)
     counted = TranslationScores(len(grouped.sources), steps=search.steps, steps_saved=search.steps_saved)
     return counted._replace(**texts._asdict()), dict(zip(grouped.sources, best, strict=True))
-
-
-TRANSLATION = Kind("translation", TranslationRunSettings, prepare, recorded_files, TRANSLATION_RULES)
-"""What a translation gives for its training."""
