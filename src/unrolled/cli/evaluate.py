@@ -3,55 +3,66 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from unrolled.cli.machine import Device, Threads, open_run
+from unrolled.cli.options import command
 from unrolled.cli.output import figures, print_confusion, print_errors, print_json, print_scores
 
 
-def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+class Evaluation(NamedTuple):
+    """What is scored, and how."""
+
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
     files: Annotated[
         list[Path] | None,
         typer.Argument(metavar="FILE…", help="What to score, in the form it was trained on; else a part of the run's own data."),
-    ] = None,
+    ] = None
     split: Annotated[
         str | None,
         typer.Option(
             "--split", help="Which part of the run's own data: valid (as if not given), train, or test where forecasting left one."
         ),
-    ] = None,
+    ] = None
     streams: Annotated[
         int | None,
         typer.Option("--streams", min=1, help="Language model: rows read side by side; 1 is slowest and reads no text from a cold state."),
-    ] = None,
-    beam: Annotated[int | None, typer.Option("--beam", min=1, help="Translation: hypotheses kept; 1 is greedy.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Translation: one option of decoding.")] = None,
+    ] = None
+    beam: Annotated[int | None, typer.Option("--beam", min=1, help="Translation: hypotheses kept; 1 is greedy.")] = None
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Translation: one option of decoding.")] = None
     ensemble: Annotated[
         list[Path] | None, typer.Option("--ensemble", metavar="RUN", help="Translation: a further run to decode together with.")
-    ] = None,
+    ] = None
     lines: Annotated[
         Path | None,
         typer.Option("--lines", metavar="FILE", help="Translation: write one JSON object a pair, with log-probabilities and outputs."),
-    ] = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Score a run by its task's standard figures: perplexity and bits per character, BLEU and chrF, …"""
+    ] = None
+    device: Device = "auto"
+    threads: Threads = None
+    trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
+
+
+def evaluate(given: Evaluation) -> None:
+    """Score a run by the standard figures of its task.
+
+    Args:
+        given: what was said.
+    """
     from unrolled.core.settings import combine
     from unrolled.tasks.loading import refuse_foreign_options
 
-    given = {"split": split, "streams": streams, "beam": beam, "ensemble": ensemble, "lines": lines}
-    wishes: dict[str, Any] = {name: value for name, value in given.items() if value is not None} | combine([], set_ or [])
-    opened = open_run(run, trust=trust, device=device, threads=threads)
+    options = ("split", "streams", "beam", "ensemble", "lines")
+    wishes: dict[str, Any] = {name: value for name in options if (value := getattr(given, name)) is not None} | combine(
+        [], given.set_ or []
+    )
+    opened = open_run(given.run, trust=given.trust, device=given.device, threads=given.threads)
     refuse_foreign_options(opened, wishes)
-    result = opened.evaluate(files or None, **wishes)._asdict()
-    if json:
-        print_json({"run": str(run), **result})
+    result = opened.evaluate(given.files or None, **wishes)._asdict()
+    if given.json:
+        print_json({"run": str(given.run), **result})
         return
     counted = next(f"{result[of]:,} {of}" for of in ("windows", "sentences", "symbols") if result.get(of) is not None)
     print(f"{figures(result, whole=True)}  ({counted})")
@@ -67,3 +78,6 @@ def evaluate(
     for name in ("bleu_signature", "chrf_signature"):
         if result.get(name):
             print(f"{name.partition('_')[0]}: {result[name]}")
+
+
+VERB = command(evaluate, Evaluation, "Score a run by its task's standard figures: perplexity and bits per character, BLEU and chrF, …")

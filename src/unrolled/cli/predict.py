@@ -8,26 +8,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from unrolled.cli.machine import Device, Threads, open_run
+from unrolled.cli.options import command
 from unrolled.cli.output import finite
 
 
-def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    beam: Annotated[int | None, typer.Option("--beam", min=1, help="Hypotheses kept for each line (5); 1 is greedy.")] = None,
-    n_best: Annotated[int | None, typer.Option("--n-best", min=1, help="Outputs for each line, one a row: line, score, output.")] = None,
+class Prediction(NamedTuple):
+    """What is predicted with, and how."""
+
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+    beam: Annotated[int | None, typer.Option("--beam", min=1, help="Hypotheses kept for each line (5); 1 is greedy.")] = None
+    n_best: Annotated[int | None, typer.Option("--n-best", min=1, help="Outputs for each line, one a row: line, score, output.")] = None
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="One option of decoding, such as alpha=0.6; --options lists them."),
-    ] = None,
+    ] = None
     alignments: Annotated[
         bool, typer.Option("--alignments", help="Add a column of links source-output between words, counted from 0: 0-0 1-2.")
-    ] = False,
-    ensemble: Annotated[list[Path] | None, typer.Option("--ensemble", metavar="RUN", help="A further run to decode together with.")] = None,
+    ] = False
+    ensemble: Annotated[list[Path] | None, typer.Option("--ensemble", metavar="RUN", help="A further run to decode together with.")] = None
     format_: Annotated[
         str | None,
         typer.Option(
@@ -35,31 +38,48 @@ def predict(
             metavar="FORMAT",
             help="Labels: how standard input is written, as in training (conllu, columns, csv, tsv, jsonl); a text a line when not given.",
         ),
-    ] = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, with symbols, scores and alignment.")] = False,
-    options: Annotated[bool, typer.Option("--options", help="List every option for --set with its default, and end.")] = False,
-) -> None:
-    """Translate the lines of standard input, tag their words, classify them, or forecast what comes behind series, to standard output."""
+    ] = None
+    device: Device = "auto"
+    threads: Threads = None
+    trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, with symbols, scores and alignment.")] = False
+    options: Annotated[bool, typer.Option("--options", help="List every option for --set with its default, and end.")] = False
+
+
+def predict(given: Prediction) -> None:
+    """Write an output for every line, sentence, text or series of standard input.
+
+    Args:
+        given: what was said.
+
+    Raises:
+        ConfigurationError: the run gives no outputs line by line.
+    """
     from unrolled.cli.settings_table import print_options
     from unrolled.core.errors import ConfigurationError
     from unrolled.core.settings import combine
     from unrolled.tasks.translation_request import TranslationRequest
 
-    if options:
+    if given.options:
         print_options(TranslationRequest)
         return
-    opened = open_run(run, trust=trust, device=device, threads=threads)
+    opened = open_run(given.run, trust=given.trust, device=given.device, threads=given.threads)
     task = opened.folder.fact("task")
     if task not in PREDICTORS:
-        raise ConfigurationError(f"`unrolled predict` needs a run that gives an output for each line, and `{run}` is of the task `{task}`")
-    given = {"n_best": n_best, "format": format_, "beam": beam, "alignments": alignments or None, "ensemble": ensemble}
-    wishes: dict[str, Any] = {name: value for name, value in given.items() if value is not None} | combine([], set_ or [])
+        raise ConfigurationError(
+            f"`unrolled predict` needs a run that gives an output for each line, and `{given.run}` is of the task `{task}`"
+        )
+    said = {
+        "n_best": given.n_best,
+        "format": given.format_,
+        "beam": given.beam,
+        "alignments": given.alignments or None,
+        "ensemble": given.ensemble,
+    }
+    wishes: dict[str, Any] = {name: value for name, value in said.items() if value is not None} | combine([], given.set_ or [])
     # A person at a terminal wants an answer to every line; a file goes faster by the thousand.
     at_once = {"at_once": 1} if sys.stdin.isatty() else {}
-    PREDICTORS[task](opened, wishes, json, at_once)
+    PREDICTORS[task](opened, wishes, given.json, at_once)
 
 
 def _translate(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int]) -> None:
@@ -219,3 +239,10 @@ def input_lines() -> Any:
             yield from (line.rstrip("\r\n") for line in lines)
     except UnicodeDecodeError as error:
         raise DataError(f"standard input must be UTF-8, got a byte that is not ({error.reason}); try `iconv -f LATIN1 -t UTF-8`") from None
+
+
+VERB = command(
+    predict,
+    Prediction,
+    "Translate the lines of standard input, tag their words, classify them, or forecast what comes behind series, to standard output.",
+)
