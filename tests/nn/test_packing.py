@@ -102,3 +102,14 @@ def test_who_traces_a_layer_sees_a_row_each(packed: list[Packing | None], monkey
     monkeypatch.setattr(packing, "is_transformed", lambda: True)
     torch.testing.assert_close(layer(Padded(data, LENGTHS))[0].data, expected)
     assert len(packed) == 1
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_in_its_sequence(packed: list[Packing | None], wrong: float) -> None:
+    torch.manual_seed(0)
+    cell, data = LSTM(3, 8).double(), a_batch().detach()
+    data[2, 5] = wrong
+    found = [layer(Padded(data, LENGTHS))[0].data for layer in (Recurrence(cell, outputs_only=True), Recurrence(cell, plain=True))]
+    assert packed[0] is not None
+    torch.testing.assert_close(*found, equal_nan=True)
+    assert not found[0][2].isfinite().all() and found[0][3:].isfinite().all()

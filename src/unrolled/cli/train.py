@@ -231,7 +231,7 @@ def report(task: str, summary: dict[str, object], following: str, *, json: bool,
         path = summary["run"]
         if summary.get("loss") is not None:
             print(f"best: {figures(summary)}")
-        read = f"{summary['tokens']:,} {'values' if task == 'forecasting' else 'symbols'}"
+        read = f"{summary['tokens']:,} {summary['unit']}s"
         print(f"{summary['steps']:,} steps, {read} in {duration(float(str(summary['seconds'])))} of training")
         print(f"report: {path}/report.html")
         if stopped:

@@ -60,9 +60,8 @@ class Output(ABC):
             A number a level; `None` where nothing is said of them.
         """
 
-    @abstractmethod
     def moved(self, said: Parameters, scale: Moves, shift: Moves) -> Parameters:
-        """The same of `scale · value + shift`.
+        """The same of `scale · value + shift`; an output that says something else than values does it in its own way.
 
         Args:
             said: of every value.
@@ -72,6 +71,7 @@ class Output(ABC):
         Returns:
             What is said of the moved value.
         """
+        return said * scale.unsqueeze(-1) + shift.unsqueeze(-1)
 
 
 class Gaussian(Output):
@@ -195,19 +195,6 @@ class Quantiles(Output):
             found.append(torch.lerp(rising[..., below], rising[..., above], share))
         return torch.stack(found, -1)
 
-    def moved(self, said: Parameters, scale: Moves, shift: Moves) -> Parameters:
-        """See `Output.moved`.
-
-        Args:
-            said: of every value.
-            scale: positive.
-            shift: any number.
-
-        Returns:
-            What is said of the moved value.
-        """
-        return said * scale.unsqueeze(-1) + shift.unsqueeze(-1)
-
 
 class Point(Output):
     """One number; the loss is the squared error."""
@@ -245,19 +232,6 @@ class Point(Output):
             levels: the probabilities.
         """
         return
-
-    def moved(self, said: Parameters, scale: Moves, shift: Moves) -> Parameters:
-        """See `Output.moved`.
-
-        Args:
-            said: of every value.
-            scale: positive.
-            shift: any number.
-
-        Returns:
-            What is said of the moved value.
-        """
-        return said * scale.unsqueeze(-1) + shift.unsqueeze(-1)
 
 
 OUTPUTS: dict[str, Callable[[OutputSettings], Output]] = {

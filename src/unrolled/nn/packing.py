@@ -6,6 +6,7 @@ that rows are about as long as the longest sequence, and full.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -114,7 +115,7 @@ def unroll_packed(
         reverse: read each sequence from its end; outputs stay at the place of their input.
 
     Returns:
-        Outputs, zero past a length; nothing where the cell cannot do it, or it would not be worth it.
+        Outputs, zero past a length; nothing where the cell cannot do it, it would not be worth it, or something is not finite.
     """
     # Rows cost a GPU nothing; and the layout depends on the lengths, which nobody may trace.
     if not cell.begins_anew or not data.is_cpu or not lengths.is_cpu or is_transformed():
@@ -125,5 +126,8 @@ def unroll_packed(
     xs = data.flatten(0, 1).index_select(0, packing.take.flatten()).unflatten(0, packing.take.shape)
     # Steps are the first axis in memory, as kernels want them.
     outputs = cell.whole_anew(xs.transpose(0, 1), packing.between.t()).transpose(0, 1).flatten(0, 1)
+    # A state is forgotten by a gate that is shut, which stops no NaN: neighbours must not get one.
+    if not math.isfinite(float(outputs.detach().sum())):
+        return None
     outputs = torch.cat([outputs, outputs.new_zeros(1, outputs.shape[1])])
     return outputs.index_select(0, packing.put).unflatten(0, data.shape[:2])

@@ -11,7 +11,7 @@ from unrolled.core.errors import RunError
 from unrolled.core.files import write_text
 from unrolled.report import labels, wording
 from unrolled.report.curves import curves
-from unrolled.report.reading import SAMPLED, RunData, read_run
+from unrolled.report.reading import RunData, draws_samples, read_run
 
 TEMPLATES = Path(__file__).parent / "templates"
 SMALL_CHARTS = (
@@ -70,7 +70,7 @@ def render(run: RunData) -> str:
         evaluations=wording.evaluations(run),
         scores=labels.scores(run),
         confusion=labels.confusion(run),
-        sampled=run.facts.get("task") in SAMPLED,
+        sampled=draws_samples(run.facts),
         stages=wording.stages(run.samples),
         tables=wording.tables(run),
     )

@@ -32,10 +32,6 @@ class RunData:
     """One sentence for each thing that is not there."""
 
 
-SAMPLED = ("lm", "translation", None)
-"""Tasks whose runs draw samples at every stage; `None` where the run does not say."""
-
-
 def read_run(folder: Path) -> RunData:
     """Read a run folder.
 
@@ -51,11 +47,22 @@ def read_run(folder: Path) -> RunData:
     facts = _read(folder / "run.json", _json_object, nothing, missing)
     configuration = _read(folder / "config.toml", tomllib.loads, nothing, missing)
     metrics = _read(folder / "metrics.jsonl", _json_lines, no_lines, missing)
-    drawn = facts.get("task") in SAMPLED
-    samples = _read(folder / "samples.jsonl", _json_lines, no_lines, missing) if drawn else no_lines
+    samples = _read(folder / "samples.jsonl", _json_lines, no_lines, missing) if draws_samples(facts) else no_lines
     train = [line for line in metrics if line.get("kind") == "train"]
     valid = [line for line in metrics if line.get("kind") == "valid"]
     return RunData(folder, facts, configuration, train, valid, samples, missing)
+
+
+def draws_samples(facts: Record) -> bool:
+    """Whether a run draws samples at every stage.
+
+    Args:
+        facts: of `run.json`.
+
+    Returns:
+        True where the run does not say.
+    """
+    return facts.get("samples") is not False
 
 
 def number(record: Record, key: str) -> float | None:

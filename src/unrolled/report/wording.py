@@ -124,12 +124,8 @@ def moment(text: Any) -> str:
         return "" if text is None else str(text)
 
 
-UNITS = {"tagging": "word", "classification": "text", "forecasting": "value"}
-"""What a loss is the mean over, where it is no token."""
-
-
 def unit(run: RunData) -> str:
-    """What is counted.
+    """What a loss is the mean over.
 
     Args:
         run: what was read.
@@ -137,7 +133,7 @@ def unit(run: RunData) -> str:
     Returns:
         Such as `token`.
     """
-    return UNITS.get(str(run.facts.get("task")), "token")
+    return str(run.facts.get("unit") or "token")
 
 
 def best(valid: list[Record]) -> Record | None:

@@ -114,6 +114,7 @@ class ClassificationTask(TextTask[ClassificationRun]):
     """How a classifier is trained."""
 
     name = "classification"
+    unit = "text"
     settings = ClassificationRunSettings
     run = ClassificationRun
 

@@ -292,7 +292,7 @@ class ForecastingTask(Task[ForecastingRun]):
                 "valid_windows": len(opened.valid),
                 **learnt.sizes._asdict(),
             }
-            folder.write_facts(facts_of(self.name, path, machine, group, model, data))
+            folder.write_facts(facts_of(self.name, path, machine, group, model, data, unit="value"))
         for note in found.findings:
             if display is not None:
                 display.noted(note)

@@ -53,7 +53,8 @@ def create_run(
         try_out(settings, setup)
         save_tokenizer(tokenizer, folder.tokenizer)
         folder.write_config(settings)
-        folder.write_facts(facts_of("lm", path, machine, group, setup.objective, describe(folder, files, valid, tokenizer, parts)))
+        data = describe(folder, files, valid, tokenizer, parts)
+        folder.write_facts(facts_of("lm", path, machine, group, setup.objective, data, samples=True))
 
 
 def assemble(settings: LanguageModelRunSettings, tokenizer: Tokenizer, parts: TextParts, group: Group, *, trust: bool) -> Setup:

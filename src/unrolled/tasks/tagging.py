@@ -149,6 +149,7 @@ class TaggingTask(TextTask[TaggingRun]):
     """How a tagger is trained."""
 
     name = "tagging"
+    unit = "word"
     settings = TaggingRunSettings
     run = TaggingRun
 

@@ -42,6 +42,8 @@ class TextTask(Task[Run]):
 
     run: Callable[..., Run]
     """What its trained model is to a person: made of the task and a run folder."""
+    unit = "token"
+    """What a loss is the mean over."""
 
     @abstractmethod
     def read(self, settings: Any, files: Sequence[Path], labels: LabelSet | None = None) -> tuple[Samples, tuple[str, ...]]:
@@ -222,7 +224,7 @@ class TextTask(Task[Run]):
                 "vocabulary": held.units.vocabulary,
                 "labels": 0 if held.labels is None else len(held.labels.names),
             }
-            folder.write_facts(facts_of(self.name, path, machine, group, model, data))
+            folder.write_facts(facts_of(self.name, path, machine, group, model, data, unit=self.unit))
         for note in (*parts.notes, *unseen(held, check), *([said] if said else [])):
             if display is not None:
                 display.noted(note)

@@ -227,7 +227,9 @@ def conclude(folder: RunFolder, trainer: Trainer, status: str) -> None:
     write_report(folder.path)
 
 
-def facts_of(task: str, path: Path, machine: Machine, group: Group, model: nn.Module, data: Record) -> Record:
+def facts_of(
+    task: str, path: Path, machine: Machine, group: Group, model: nn.Module, data: Record, *, unit: str = "token", samples: bool = False
+) -> Record:
     """What `run.json` says of a run that is about to be trained.
 
     Args:
@@ -237,11 +239,13 @@ def facts_of(task: str, path: Path, machine: Machine, group: Group, model: nn.Mo
         group: the processes that will share the training.
         model: its parameters are counted.
         data: what the task says of its data.
+        unit: what a loss is the mean over.
+        samples: whether the run draws samples at every stage.
 
     Returns:
         The facts.
     """
-    facts = first_facts(task, path.name)
+    facts = first_facts(task, path.name) | {"unit": unit, "samples": samples}
     facts["machine"] = machine.facts() | {"processes": group.size}
     facts["data"] = data
     facts["parameters"] = sum(p.numel() for p in model.parameters())
@@ -258,7 +262,7 @@ def summary_of(folder: RunFolder) -> Record:
         Run, status and the best figures.
     """
     facts = folder.facts()
-    return {"run": str(folder.path), "status": facts["status"], **facts.get("result", {})}
+    return {"run": str(folder.path), "status": facts["status"], "unit": facts.get("unit", "token"), **facts.get("result", {})}
 
 
 def seeded(seed: int, make: Callable[[], nn.Module]) -> Any:

@@ -62,7 +62,7 @@ def create_run(
         save_codecs(folder, codecs)
         folder.write_config(settings)
         data = describe(folder, files.train, files.valid, codecs, corpora)
-        folder.write_facts(facts_of("translation", path, machine, group, model, data))
+        folder.write_facts(facts_of("translation", path, machine, group, model, data, samples=True))
     for said in (suspected_swap(*parts), left_out(corpora[0], settings)):
         if said and display is not None:
             display.noted(said)
