@@ -73,7 +73,8 @@ def test_predict_writes_a_row_a_word_or_a_text(place: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("predict", "plain"), "needs a run that gives an output for each line"),
+        (("predict", "plain"), "`plain` is of the task `masked-lm`; try `unrolled look plain TEXT`"),
+        (("train", "classification", "t.txt", "--out", "class", "--resume"), "goes on with the run's own data"),
         (("predict", "tag", "--beam", "3"), "`beam` is no option"),
         (("eval", "tag", "--beam", "3"), "`beam` is no option"),
         (("eval", "class", "--split", "test"), "must be one of train, valid"),
@@ -102,3 +103,43 @@ def test_a_run_goes_on_and_begins_from_another(place: Path) -> None:
     ran = unrolled("train", "tagging", "t.conll", "--init-from", "plain", "--out", "tag-2", "--set=train.steps=2", "--quiet", where=place)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr == ""
+
+
+def test_the_same_command_with_resume_goes_on(place: Path) -> None:
+    ran = unrolled("train", "classification", "t.csv", "--out", "class", "--resume", "--set=train.steps=9", "--json", where=place)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["steps"] == 9
+
+
+def test_scores_of_labels_that_training_never_saw_are_told(place: Path) -> None:
+    (place / "other.csv").write_text("text,label\ngood thing,maybe\n")
+    assert "every one of them has a label that training never saw" in unrolled("eval", "class", "other.csv", where=place).stdout
+
+
+def test_several_labels_stand_apart_as_they_did_in_training(place: Path) -> None:
+    (place / "several.csv").write_text("text,label\n" + "good thing,in fact|yes\nbad thing,no\n" * 6)
+    ran = unrolled(
+        "train",
+        "classification",
+        "several.csv",
+        "--out",
+        "several",
+        "--set=data.separator=|",
+        *SMALL[1:],
+        "--set=train.steps=60",
+        "--set=train.optimizer.learning_rate=0.05",
+        where=place,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert unrolled("predict", "several", given="good thing\nbad thing\n", where=place).stdout == "yes|in fact\nno\n"
+
+
+def test_a_tagger_without_spans_has_a_row_for_each_tag(place: Path) -> None:
+    ran = unrolled("train", "tagging", "t.conll", "--out", "parts", "--set=data.column=2", *SMALL, where=place)
+    assert ran.returncode == 0, ran.stderr
+    rows = [line.split() for line in unrolled("eval", "parts", "t.conll", where=place).stdout.splitlines()]
+    found = {row[0]: row[4] for row in rows if row and row[0] in ("NNP", "VBZ")}
+    assert found == {"NNP": "12", "VBZ": "12"}
+    assert "VBZ" in (place / "parts" / "report.html").read_text()
+    lines = [json.loads(line) for line in (place / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [1]  # log_every is more than the run has

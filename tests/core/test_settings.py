@@ -150,7 +150,7 @@ class Kinds(Settings):
         ("pair=3", "`pair` must be 2 numbers, each at least 0 and below 1, got `3`; its default is `[0.5, 0.25]`"),
         ("texts=3", "`texts` must be a list of texts, got `3`; its default is `[]`"),
         ("shares={h = 'x'}", "`shares` must be numbers by name or none, got `x` at `shares.h`"),
-        ("name=3", "`name` must be one of a, b, got `3`; its default is `a`"),
+        ("name=true", "`name` must be one of a, b, got `true`; its default is `a`"),
         ("yes=perhaps", "`yes` must be true or false, or none, got `perhaps`"),
         ("size=1.5", "`size` must be a whole number, at least 1 and at most 10,000, got `1.5`; its default is `3`"),
     ],
@@ -159,6 +159,10 @@ def test_what_must_be_is_said_in_plain_words(text: str, sentence: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         resolve(Kinds, parse_override(text))
     assert str(caught.value) == sentence
+
+
+def test_a_text_may_look_like_a_number() -> None:
+    assert resolve(Outer, parse_override("name=4")).name == "4"
 
 
 def test_a_group_is_no_value() -> None:

@@ -78,7 +78,7 @@ def test_columns_delimiter_and_encoding_can_be_said(tmp_path: Path) -> None:
     assert content(read_texts(path, form)) == (["crème"], [("5",)])
     assert "must be UTF-8, got byte 0xe8 at byte 16, line 2" in refusal(path)
     unknown = refusal(path, TextForm(text="revew", delimiter=";", encoding="latin-1"))
-    assert "`revew` among them (option `data.text`), got others; did you mean `review`?" in unknown
+    assert "`revew` (option `data.text`) and `label` (option `data.label`) among them, got others; there are `review`, `stars`" in unknown
     assert "(option `data.label`)" in refusal(path, TextForm(text="review", label="x", delimiter=";", encoding="latin-1"))
     assert "try `data.delimiter=;`" in refusal(path, TextForm(encoding="latin-1"))
     with pytest.raises(ConfigurationError, match="`data.delimiter` must be one character, got `;;`"):
@@ -108,7 +108,12 @@ def test_several_labels(tmp_path: Path) -> None:
         ("a.csv", "text,label,text\na,x,b", "must have different names, got `text` twice in `{}`, line 1"),
         ("a.csv", "text,label\na, \n", "every text must have a label, got one without in `{}`, line 2"),
         ("a.csv", 'text,label\n" ",x\n', "every text must hold something, got an empty one in `{}`, line 2"),
-        ("a.csv", "good,pos\nbad,neg\n", "must name the columns, `text` among them (option `data.text`), got others"),
+        (
+            "a.csv",
+            "good,pos\nbad,neg\n",
+            "`text` (option `data.text`) and `label` (option `data.label`) among them, got others; there are `good`, `pos`",
+        ),
+        ("a.csv", "texts,label\na,x\n", "name the columns, `text` (option `data.text`) among them, got others; did you mean `texts`?"),
         ("a.tsv", "text\tlabel\na x\n", "got 1 in `{}`, line 2"),
         ("a.tsv", "\n", "must name the columns"),
         ("a.txt", "x a\nb\n", "got only `b` in `{}`, line 2"),

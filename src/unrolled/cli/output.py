@@ -109,6 +109,10 @@ def figures(record: dict[str, Any], *, whole: bool = False) -> str:
     return "  ".join(forms[name].format(record[name]) for name in said)
 
 
+MOST_SCORED = 60
+"""Rows of a table of scores on a terminal."""
+
+
 def print_scores(kind: str, scores: dict[str, list[float]]) -> None:
     """Precision, recall and F1 of each label as a table.
 
@@ -117,9 +121,14 @@ def print_scores(kind: str, scores: dict[str, list[float]]) -> None:
         scores: precision, recall, F1 in percent, and how many there are.
     """
     table = Table(kind, *(Column(name, justify="right") for name in ("precision", "recall", "F1", "number")), box=None, pad_edge=False)
+    kept = sorted(scores, key=lambda name: -scores[name][3])[:MOST_SCORED]
     for name, (precision, recall, f1, count) in scores.items():
-        table.add_row(escape(name), f"{precision:.1f}", f"{recall:.1f}", f"{f1:.1f}", f"{count:,}")
-    Console(highlight=False).print(table)
+        if name in kept:
+            table.add_row(escape(name), f"{precision:.1f}", f"{recall:.1f}", f"{f1:.1f}", f"{count:,}")
+    console = Console(highlight=False)
+    console.print(table)
+    if len(scores) > len(kept):
+        console.print(f"and {len(scores) - len(kept):,} rarer ones, which --json has")
 
 
 def print_errors(errors: dict[str, list[float]]) -> None:
@@ -176,7 +185,7 @@ class TrainingDisplay:
             transient=True,
             disable=quiet or not self.console.is_terminal,
         )
-        self.task = self.bar.add_task("training", total=1.0, note="")
+        self.task = self.bar.add_task("training", total=1.0, note="reading")
 
     def __enter__(self) -> TrainingDisplay:
         self.bar.start()
@@ -192,6 +201,7 @@ class TrainingDisplay:
             facts: as in `run.json`.
         """
         machine, data = facts["machine"], facts["data"]
+        self.bar.update(self.task, note="")
         if "vocabulary" in data:
             read = (
                 f"{data['train_tokens']:,} symbols to train on ({data['vocabulary']:,} different), {data['valid_tokens']:,} to validate on"

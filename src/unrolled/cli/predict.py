@@ -68,6 +68,7 @@ def predict(given: Prediction) -> None:
     if task not in PREDICTORS:
         raise ConfigurationError(
             f"`unrolled predict` needs a run that gives an output for each line, and `{given.run}` is of the task `{task}`"
+            + (f"; try `{INSTEAD[task].format(run=given.run)}`" if task in INSTEAD else "")
         )
     said = {
         "n_best": given.n_best,
@@ -121,7 +122,9 @@ def _tag(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int
 
 
 def _classify(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int]) -> None:
-    """A row a text: its label, or its labels with blanks between; the likeliest labels as rows of line, probability, label."""
+    """A row a text: its label, or its labels with what stood between them in training, else a tab; the likeliest labels as rows of line,
+    probability, label.
+    """
     from unrolled.data.labelled_texts import texts_of_lines
     from unrolled.tasks.classification import form_of
 
@@ -131,12 +134,13 @@ def _classify(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str
         if form is None
         else texts_of_lines(input_lines(), replace(form_of(opened.settings.data), format=form, phrases=False)).texts
     )
+    between = opened.settings.data.separator or "\t"
     for number, found in enumerate(opened.stream(texts, **at_once), 1):
         ranked = list(found.probabilities.items())
         if json:
             _print_json(number, [{"label": label, "probability": value} for label, value in ranked[:n_best]], labels=found.labels)
         elif n_best is None:
-            print(" ".join(found.labels))
+            print(between.join(found.labels))
         else:
             for label, value in ranked[:n_best]:
                 print(f"{number}\t{value:.4g}\t{label}")
@@ -188,6 +192,8 @@ PREDICTORS: dict[str, Callable[[Any, dict[str, Any], bool, dict[str, int]], None
     "forecasting": _forecast,
 }
 """What gives the outputs of each task."""
+INSTEAD = {"lm": "unrolled sample {run}", "masked-lm": "unrolled look {run} TEXT"}
+"""What shows the outputs of the others."""
 
 
 class Tally:

@@ -188,8 +188,7 @@ def run_verb(task: str, verb: Verb, given: Given) -> None:
                 raise ConfigurationError("`--init-from` is for a new run; leave it out, or `--resume`")
             if given.out is None:
                 raise ConfigurationError("`--resume` needs the run to go on with; give it as `--out DIR`")
-            if given.files or given.valid:
-                raise ConfigurationError("`--resume` goes on with the run's own data; leave the files out, or train a new run on them")
+            refuse_other_files(given)
             run = trained.resume(given.out, changes=differences, display=display, trust=given.trust)
         elif not given.files:
             raise ConfigurationError(f"`unrolled train {task}` {verb.needs}")
@@ -199,6 +198,26 @@ def run_verb(task: str, verb: Verb, given: Given) -> None:
             )
     if speaks():
         report(task, run.summary(), verb.following, json=given.json, quiet=quiet)
+
+
+def refuse_other_files(given: Given) -> None:
+    """Refuse to go on with other files than the run's own; the same command with `--resume` added goes on.
+
+    Args:
+        given: what was said.
+
+    Raises:
+        ConfigurationError: another file.
+    """
+    from unrolled.core.errors import ConfigurationError
+    from unrolled.tasks.recorded_data import recorded_files
+    from unrolled.tasks.run_folder import RunFolder
+
+    if given.files or given.valid:
+        own = recorded_files(RunFolder(given.out or Path()))
+        said = (given.files or [], given.valid or [])
+        if [[path.resolve() for path in paths] for paths in said] != [[path.resolve() for path in paths] for paths in own]:
+            raise ConfigurationError("`--resume` goes on with the run's own data; leave the files out, or train a new run on them")
 
 
 def load_task(place: str) -> Any:

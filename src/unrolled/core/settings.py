@@ -21,7 +21,14 @@ Differences = dict[str, Any]
 class Settings(BaseModel):
     """A group of options: each field has a default, a type that is checked, and a sentence that says what it does."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=False, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=False,
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,  # `--set data.column=4` is a text that looks like a number
+    )
 
     @model_validator(mode="before")
     @classmethod

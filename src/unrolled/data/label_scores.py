@@ -66,6 +66,19 @@ class LabelScores(NamedTuple):
     """How many are of a class that the model cannot predict."""
 
 
+def percentages(names: Sequence[str], scores: Sequence[Score]) -> dict[str, list[float]]:
+    """Scores as figures have them.
+
+    Args:
+        names: of classes.
+        scores: one a name; what comes behind the last name is left out.
+
+    Returns:
+        Precision, recall and F1 in percent, and how many there are, by name.
+    """
+    return {name: [100 * one.precision, 100 * one.recall, 100 * one.f1, one.support] for name, one in zip(names, scores, strict=False)}
+
+
 def label_scores(gold: Integer[np.ndarray, " n"], predicted: Integer[np.ndarray, " n"], classes: int) -> LabelScores:
     """Score one label each; the micro average of precision, recall and F1 is then the accuracy.
 

@@ -212,9 +212,9 @@ def _table(rows: Iterator[tuple[int, list[str]]], wanted: _Wanted) -> Iterator[_
     twice = next((name for place, name in enumerate(header) if name and name in header[:place]), None)
     if twice is not None:
         raise DataError(f"columns must have different names, got `{twice}` twice in {wanted.place(number)}; try naming them anew")
-    text = _column(header, wanted.form.text, "text", number, wanted)
-    label = _column(header, wanted.form.label, "label", number, wanted) if wanted.labelled else 0
-    own = header.index(wanted.form.id) if wanted.form.id in header else None
+    form = wanted.form
+    text, label = _columns(header, {"text": form.text} | ({"label": form.label} if wanted.labelled else {}), wanted)
+    own = header.index(form.id) if form.id in header else None
     for number, row in rows:
         if len(row) != len(header):
             found = f"got {len(row)} in {wanted.place(number)}"
@@ -223,15 +223,17 @@ def _table(rows: Iterator[tuple[int, list[str]]], wanted: _Wanted) -> Iterator[_
         yield _Text(number, row[own] or None if own is not None else None, row[text], labels)
 
 
-def _column(header: list[str], name: str, option: str, line: int, wanted: _Wanted) -> int:
-    if name in header:
-        return header.index(name)
-    advice = nearest(name, [column for column in header if column])
+def _columns(header: list[str], names: Mapping[str, str], wanted: _Wanted) -> list[int]:
+    """Where the columns of text and label stand; all that are missing are told at once. (The label is nowhere where none is wanted.)"""
+    missing = {option: name for option, name in names.items() if name not in header}
+    if not missing:
+        return [header.index(names[option]) if option in names else 0 for option in ("text", "label")]
+    there = [column for column in header if column]
+    told = " and ".join(f"`{name}` (option `data.{option}`)" for option, name in missing.items())
+    advice = nearest(next(iter(missing.values())), there) if len(missing) == 1 else f"there are {', '.join(f'`{one}`' for one in there)}"
     if len(header) == 1 and ";" in header[0]:
         advice = "try `data.delimiter=;`"
-    raise DataError(
-        f"the first line of `{wanted.file}` must name the columns, `{name}` among them (option `data.{option}`), got others; {advice}"
-    )
+    raise DataError(f"the first line of `{wanted.file}` must name the columns, {told} among them, got others; {advice}")
 
 
 # --- JSON lines, plain lines, trees -------------------------------------------------------------------------------------

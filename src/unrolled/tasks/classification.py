@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from unrolled.core.errors import DataError
-from unrolled.data.label_scores import indicator, label_scores, multi_label_scores
+from unrolled.data.label_scores import indicator, label_scores, multi_label_scores, percentages
 from unrolled.data.labelled_texts import LabelledTexts, TextForm, read_texts
 from unrolled.data.labels import UNSEEN, LabelSet
 from unrolled.models.classifier import Classifier
@@ -274,7 +274,7 @@ def _one(gold: np.ndarray, logits: torch.Tensor, labels: LabelSet) -> Record:
         "accuracy": 100 * found.accuracy,
         "macro_f1": 100 * found.macro.f1,
         "micro_f1": 100 * found.accuracy,
-        "classes": _by_class(labels, found.classes),
+        "classes": percentages(labels.names, found.classes),
         "confusion": found.confusion.tolist(),
     }
 
@@ -289,14 +289,7 @@ def _several(ids: list[np.ndarray], logits: torch.Tensor, labels: LabelSet) -> R
         "accuracy": 100 * found.exact,
         "macro_f1": 100 * found.macro.f1,
         "micro_f1": 100 * found.micro.f1,
-        "classes": _by_class(labels, found.classes),
-    }
-
-
-def _by_class(labels: LabelSet, scores: Sequence[Any]) -> dict[str, Any]:
-    return {
-        name: [100 * score.precision, 100 * score.recall, 100 * score.f1, score.support]
-        for name, score in zip(labels.names, scores, strict=False)
+        "classes": percentages(labels.names, found.classes),
     }
 
 

@@ -15,6 +15,7 @@ from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.core.padded import Padded
 from unrolled.data.batches import token_lists
 from unrolled.data.label_schemes import Repaired, Scheme, detect_scheme, fitted, odd_labels, span_scores
+from unrolled.data.label_scores import label_scores, percentages
 from unrolled.data.label_transitions import allowed_transitions
 from unrolled.data.labels import UNSEEN, LabelSet
 from unrolled.data.tagged import TaggedForm, TaggedSentences, read_tagged
@@ -53,6 +54,8 @@ class TaggingScores(NamedTuple):
     recall: float | None = None
     types: dict[str, Any] | None = None
     """Precision, recall, F1 and number of the spans of each type."""
+    classes: dict[str, Any] | None = None
+    """The same of each label, where labels are no spans."""
     unseen: int = 0
     """Sentences with a label that training never saw: they count as wrong, and not for the loss."""
 
@@ -294,11 +297,17 @@ class TaggingTask(TextTask[TaggingRun]):
         if held.labels.scheme != Scheme.NONE.value:
             spans = span_scores(samples.labels, found, Scheme(held.labels.scheme))
             figures |= {name: 100 * getattr(spans.micro, name) for name in ("f1", "precision", "recall")}
-            figures["types"] = {
-                name: [100 * score.precision, 100 * score.recall, 100 * score.f1, score.support] for name, score in spans.types.items()
-            }
+            figures["types"] = percentages(list(spans.types), list(spans.types.values()))
+        else:
+            figures["classes"] = _by_label(samples.labels, answers, held.labels)
         best = figures["f1"] if "f1" in figures else figures["accuracy"]
         return figures | ({"criterion": 100 - best} if settings.train.best == "score" else {})
+
+
+def _by_label(right: Sequence[Sequence[str]], answers: Sequence[Sequence[int]], labels: LabelSet) -> dict[str, Any]:
+    gold, found = (np.concatenate([np.asarray(one) for one in rows]) for rows in ([labels.encode(one) for one in right], answers))
+    scores = percentages(labels.names, label_scores(gold, found, len(labels.names)).classes)
+    return {name: score for name, score in scores.items() if score[-1]}
 
 
 def best_labels(model: Tagger, emissions: Padded) -> list[list[int]]:

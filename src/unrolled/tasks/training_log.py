@@ -321,6 +321,7 @@ def stop_on_interrupt(recorder: Recorder) -> Iterator[None]:
         if recorder.stop:
             raise KeyboardInterrupt
         recorder.stop = True
+        recorder.display.noted("stopping: what is trained is saved after this step; Ctrl-C again ends at once")
 
     before: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # only the main thread may set handlers

@@ -223,7 +223,8 @@ class Trainer:
             if stop or ended:
                 return "finished" if ended else "stopped"
             self._timed_update(done)
-            if self.counters.step % self.settings.log_every == 0:
+            # The first line shows where a run begins; in a short one it may be the only one before the end.
+            if self.counters.step == 1 or self.counters.step % self.settings.log_every == 0:
                 self._log(observer)
             observer.advanced(done, {"step": self.counters.step, "seconds": self.counters.seconds, "tokens": self.counters.tokens})
 
