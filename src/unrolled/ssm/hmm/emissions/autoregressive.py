@@ -36,11 +36,6 @@ class Autoregressive(Emission):
     """`coefficients` and `covariances` are frozen as a whole or not at all."""
 
     @property
-    def states(self) -> int:
-        """How many states there are."""
-        return len(self.coefficients)
-
-    @property
     def order(self) -> int:
         """How many outputs it looks back."""
         return (self.coefficients.shape[2] - 1) // self.coefficients.shape[1]

@@ -19,14 +19,14 @@ Fixed = Mapping[str, Tensor]
 
 
 class Emission(ABC):
-    """The outputs of each state. Subclasses are frozen data classes; those of their fields that are tensors are the parameters."""
+    """The outputs of each state. Subclasses are frozen data classes; those of their fields that are tensors are the parameters, a row a state."""
 
     fixed: Fixed
 
     @property
-    @abstractmethod
     def states(self) -> int:
         """How many states there are."""
+        return len(next(value for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)))  # type: ignore[arg-type]
 
     @property
     @abstractmethod
@@ -138,6 +138,18 @@ class Emission(ABC):
                 inside = {name.removeprefix(prefix): tensor for name, tensor in given.items() if name.startswith(prefix)}
                 changes[field.name] = value.with_parameters(inside)
         return replace(self, **changes)  # type: ignore[type-var]
+
+    def unfrozen(self, name: str) -> int:
+        """How many numbers of a parameter are fitted, where nothing else binds them.
+
+        Args:
+            name: of the parameter.
+
+        Returns:
+            Those that are not frozen.
+        """
+        value: Tensor = getattr(self, name)
+        return value.numel() - (int(self.fixed[name].expand_as(value).sum()) if name in self.fixed else 0)
 
     def kept(self, name: str, fresh: Tensor) -> Tensor:
         """A fitted parameter whose frozen entries are as they were.

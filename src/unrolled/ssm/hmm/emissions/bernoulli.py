@@ -28,14 +28,9 @@ class Bernoulli(Emission):
     """Frozen entries of `chances`."""
 
     @property
-    def states(self) -> int:
-        """How many states there are."""
-        return len(self.chances)
-
-    @property
     def free_parameters(self) -> int:
         """The chances that are not frozen."""
-        return self.chances.numel() - (int(self.fixed["chances"].expand_as(self.chances).sum()) if "chances" in self.fixed else 0)
+        return self.unfrozen("chances")
 
     def check(self) -> None:
         """Refuse what is no chance.

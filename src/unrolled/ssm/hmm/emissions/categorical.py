@@ -29,11 +29,6 @@ class Categorical(Emission):
     """Frozen entries of `probabilities`."""
 
     @property
-    def states(self) -> int:
-        """How many states there are."""
-        return len(self.probabilities)
-
-    @property
     def free_parameters(self) -> int:
         """Probabilities, one a state taken off."""
         return free_numbers(self.probabilities, self.fixed.get("probabilities"))

@@ -40,16 +40,9 @@ class Gaussian(Emission):
     """Frozen entries of `means`; `covariances` are frozen as a whole or not at all."""
 
     @property
-    def states(self) -> int:
-        """How many states there are."""
-        return len(self.means)
-
-    @property
     def free_parameters(self) -> int:
         """Means and covariances that are fitted."""
-        K, D = self.means.shape
-        frozen = int(self.fixed["means"].expand(K, D).sum()) if "means" in self.fixed else 0
-        return K * D - frozen + (0 if "covariances" in self.fixed else self.form.count(K, D))
+        return self.unfrozen("means") + (0 if "covariances" in self.fixed else self.form.count(*self.means.shape))
 
     def check(self) -> None:
         """Refuse what is no covariance, and means that are not finite.

@@ -30,11 +30,6 @@ class GaussianMixture(Emission):
     """Frozen entries of `weights`."""
 
     @property
-    def states(self) -> int:
-        """How many states there are."""
-        return len(self.weights)
-
-    @property
     def free_parameters(self) -> int:
         """Of weights and components."""
         return free_numbers(self.weights, self.fixed.get("weights")) + self.components.free_parameters

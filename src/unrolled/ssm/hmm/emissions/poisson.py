@@ -42,14 +42,9 @@ class Poisson(Emission):
     """Frozen entries of `rates`."""
 
     @property
-    def states(self) -> int:
-        """How many states there are."""
-        return len(self.rates)
-
-    @property
     def free_parameters(self) -> int:
         """The rates that are not frozen."""
-        return self.rates.numel() - (int(self.fixed["rates"].expand_as(self.rates).sum()) if "rates" in self.fixed else 0)
+        return self.unfrozen("rates")
 
     def check(self) -> None:
         """Refuse rates that are negative or not finite.
