@@ -27,6 +27,7 @@ from unrolled.ssm.hmm.sampling import Sampled, sample
 from unrolled.ssm.hmm.saving import put_together, take_apart
 from unrolled.ssm.hmm.settings import HiddenMarkovSettings
 from unrolled.ssm.hmm.start import STARTS, start_dynamics
+from unrolled.ssm.watch import Watch, unwatched
 
 Outputs = Padded | Tensor | Sequence[Tensor]
 """Sequences: padded, one by one `[time, features]`, or one alone."""
@@ -84,6 +85,8 @@ class HiddenMarkovModel:
             settings.setdefault("states", dynamics.states)
         self.settings = resolve(HiddenMarkovSettings, settings)
         self._dynamics, self._emission = dynamics, emission
+        self._last: tuple[float, int] | None = None
+        """Of the last fit: the log-likelihood, and how many steps the sequences had."""
 
     @property
     def dynamics(self) -> Dynamics:
@@ -104,12 +107,13 @@ class HiddenMarkovModel:
         """How many numbers are fitted."""
         return self.dynamics.free_parameters + self.emission.free_parameters
 
-    def fit(self, outputs: Outputs, inputs: Tensor | None = None) -> Fit:
+    def fit(self, outputs: Outputs, inputs: Tensor | None = None, *, watch: Watch = unwatched) -> Fit:
         """Fit to sequences: from several beginnings, or, where the model has parts already, from these.
 
         Args:
             outputs: sequences; NaN is missing.
             inputs: `[batch, time, inputs]` that drive the transitions.
+            watch: is told of each iteration.
 
         Returns:
             The best fit and its history; the model has its parts from now on.
@@ -121,9 +125,10 @@ class HiddenMarkovModel:
             generator = torch.Generator().manual_seed(settings.seed + beginning)
             dynamics = self._dynamics or start_dynamics(settings, inputs, generator)
             emission = self._emission or STARTS[settings.emission](padded, settings, generator)
-            fits.append(baum_welch(dynamics, emission, padded, inputs=inputs, settings=when))
+            fits.append(baum_welch(dynamics, emission, padded, inputs=inputs, settings=when, watch=_from(beginning, watch)))
         best = max(fits, key=lambda fit: fit.objectives[-1])
         self._dynamics, self._emission = best.dynamics, best.emission
+        self._last = best.log_likelihoods[-1], int(padded.lengths.sum())
         return best
 
     def log_likelihood(self, outputs: Outputs, inputs: Tensor | None = None) -> Tensor:
@@ -211,30 +216,39 @@ class HiddenMarkovModel:
         """The filter as `initial_state` and `step`, for streams."""
         return HiddenMarkovStep(self.dynamics, self.emission)
 
-    def aic(self, outputs: Outputs, inputs: Tensor | None = None) -> float:
+    def aic(self, outputs: Outputs | None = None, inputs: Tensor | None = None) -> float:
         """Akaike's criterion, `2 parameters - 2 log P(y)`: lower is better.
 
         Args:
-            outputs: the sequences that it was fitted to.
+            outputs: sequences; those of the last fit when not given.
             inputs: those that drive the transitions.
 
         Returns:
             A number.
         """
-        return 2 * self.free_parameters - 2 * self.score(outputs, inputs)
+        return 2 * self.free_parameters - 2 * self._scored(outputs, inputs)[0]
 
-    def bic(self, outputs: Outputs, inputs: Tensor | None = None) -> float:
+    def bic(self, outputs: Outputs | None = None, inputs: Tensor | None = None) -> float:
         """Schwarz's criterion, `parameters log(steps) - 2 log P(y)`: lower is better.
 
         Args:
-            outputs: the sequences that it was fitted to.
+            outputs: sequences; those of the last fit when not given.
             inputs: those that drive the transitions.
 
         Returns:
             A number.
         """
-        padded = as_padded(outputs)
-        return self.free_parameters * math.log(max(int(padded.lengths.sum()), 1)) - 2 * self.score(padded, inputs)
+        log_likelihood, steps = self._scored(outputs, inputs)
+        return self.free_parameters * math.log(max(steps, 1)) - 2 * log_likelihood
+
+    def _scored(self, outputs: Outputs | None, inputs: Tensor | None) -> tuple[float, int]:
+        """The log-likelihood and the number of steps."""
+        if outputs is not None:
+            padded = as_padded(outputs)
+            return self.score(padded, inputs), int(padded.lengths.sum())
+        if self._last is None:
+            raise ConfigurationError("a model that was not fitted has no criterion of its own; call `fit`, or give sequences")
+        return self._last
 
     def save(self, folder: Path | str) -> None:
         """Write `model.json` and `model.safetensors`.
@@ -245,7 +259,8 @@ class HiddenMarkovModel:
         folder, tensors = Path(folder), dict[str, Tensor]()
         parts = {name: take_apart(part, name, tensors) for name, part in (("dynamics", self.dynamics), ("emission", self.emission))}
         write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
-        write_json(folder / "model.json", {"model": "hmm", "format": FORMAT, "settings": self.settings.model_dump(), **parts})
+        told = {"model": "hmm", "format": FORMAT, "settings": self.settings.model_dump(), "fit": self._last}
+        write_json(folder / "model.json", told | parts)
 
     @classmethod
     def load(cls, folder: Path | str) -> HiddenMarkovModel:
@@ -274,4 +289,11 @@ class HiddenMarkovModel:
             )
         model = cls(dynamics=put_together(told["dynamics"], tensors), emission=put_together(told["emission"], tensors))
         model.settings = resolve(HiddenMarkovSettings, told["settings"])
+        if told.get("fit") is not None:
+            model._last = float(told["fit"][0]), int(told["fit"][1])
         return model
+
+
+def _from(beginning: int, watch: Watch) -> Watch:
+    """Tells of the iterations of one of several beginnings."""
+    return lambda _, iteration, log_likelihood: watch(beginning + 1, iteration, log_likelihood)

@@ -18,6 +18,7 @@ from unrolled.ssm.kalman.model import LinearModel, check_fittable, read_model, s
 from unrolled.ssm.kalman.optimise import fit_by_gradient
 from unrolled.ssm.kalman.parametrise import POSITIVE, Kind
 from unrolled.ssm.kalman.system import LinearGaussian
+from unrolled.ssm.watch import Watch, unwatched
 
 STARTS = (0.3, 0.03, 0.001)
 """Variances begin at these shares of the variance of the data, one search each."""
@@ -125,13 +126,16 @@ class StructuralModel(LinearModel):
             diffuse=diffuse,
         )
 
-    def fit(self, series: Tensor | Padded, inputs: Tensor | None = None, *, iterations: int = 500) -> StructuralModel:
+    def fit(
+        self, series: Tensor | Padded, inputs: Tensor | None = None, *, iterations: int = 500, watch: Watch = unwatched
+    ) -> StructuralModel:
         """Maximum likelihood by L-BFGS, from several starts.
 
         Args:
             series: `[batch, time, 1]`, all with the same parameters; NaN is missing.
             inputs: `[batch, time, input]` for `Regression`.
             iterations: at most so many a start.
+            watch: is told each log-likelihood that was evaluated.
 
         Returns:
             The model itself, fitted.
@@ -147,7 +151,7 @@ class StructuralModel(LinearModel):
             return self.fixed | {name: kind.bind(part) for (name, (kind, _)), part in zip(kinds.items(), parts, strict=True)}
 
         starts = [torch.cat([torch.zeros(0).double(), *_begin(kinds, float(seen.var()) * share)]) for share in STARTS]
-        found = fit_by_gradient(lambda free: self.build(values_of(free)), starts, padded, inputs, iterations=iterations)
+        found = fit_by_gradient(lambda free: self.build(values_of(free)), starts, padded, inputs, iterations=iterations, watch=watch)
         self.parameters = {name: value.detach() for name, value in values_of(found.parameters).items()}
         self._keep(found.log_likelihood, padded, found.history)
         return self
