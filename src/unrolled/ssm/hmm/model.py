@@ -21,7 +21,7 @@ from unrolled.ssm.hmm.baum_welch import BaumWelchSettings, Fit, baum_welch
 from unrolled.ssm.hmm.dynamics import Dynamics
 from unrolled.ssm.hmm.emissions.base import Emission
 from unrolled.ssm.hmm.inference import log_likelihood, smooth, viterbi
-from unrolled.ssm.hmm.prediction import HiddenMarkovStep, Prediction, by_kind, chain_scores, predict
+from unrolled.ssm.hmm.prediction import HiddenMarkovStep, Prediction, by_kind, chain_scores, draw_ahead, predict
 from unrolled.ssm.hmm.results import Paths
 from unrolled.ssm.hmm.sampling import Sampled, sample
 from unrolled.ssm.hmm.saving import put_together, take_apart
@@ -197,6 +197,24 @@ class HiddenMarkovModel:
         """
         generator = torch.Generator().manual_seed(seed)
         return predict(self.dynamics, self.emission, as_padded(outputs), steps, inputs=inputs, generator=generator)
+
+    def draw_ahead(
+        self, outputs: Outputs, steps: int, *, draws: int = 1000, inputs: tuple[Tensor, Tensor] | None = None, seed: int = 0
+    ) -> Tensor:
+        """Continuations of sequences, drawn: what bands are made of.
+
+        Args:
+            outputs: sequences so far.
+            steps: how many to look ahead.
+            draws: of each sequence.
+            inputs: those so far, and those of the next steps.
+            seed: the same gives the same.
+
+        Returns:
+            `[batch, draws, steps, features]`; without features for categorical outputs.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        return draw_ahead(self.dynamics, self.emission, as_padded(outputs), steps, inputs=inputs, draws=draws, generator=generator)
 
     def sample(self, time: int, batch: int = 1, *, inputs: Tensor | None = None, seed: int = 0) -> Sampled:
         """Sequences drawn from the model.
