@@ -67,8 +67,8 @@ def number(value: float | None) -> str:
         value: `None` where there is none.
 
     Returns:
-        Five digits, or all before the point.
+        Four digits, or one behind the point.
     """
     if value is None:
         return ""
-    return f"{value:,.1f}" if 1e4 <= abs(value) < 1e9 else f"{value:.5g}"
+    return f"{value:,.1f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"

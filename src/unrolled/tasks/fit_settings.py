@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from unrolled.core.settings import Settings
+from unrolled.core.errors import ConfigurationError
+from unrolled.core.settings import Settings, resolve
 from unrolled.ssm.hmm.settings import HiddenMarkovSettings
 from unrolled.tasks.series_settings import SeriesDataSettings, listed
 
@@ -160,3 +161,31 @@ class StructuralRunSettings(Settings):
     """What kind of run this is."""
     data: SeriesDataSettings = SeriesDataSettings()
     model: StructuralSettings = StructuralSettings()
+
+
+class FitRequest(Settings):
+    """What is asked of a fitted model."""
+
+    horizon: int | None = Field(None, ge=1)
+    """Points of the future; a season, or 12, when not given, and for a hidden Markov model the states of the past."""
+    level: float = Field(0.8, gt=0, lt=1)
+    """The share of values that shall fall into the band."""
+
+
+def fit_request(task: str, wishes: dict[str, Any]) -> FitRequest:
+    """Check what is asked of a fitted model.
+
+    Args:
+        task: of the run.
+        wishes: options.
+
+    Returns:
+        The request.
+
+    Raises:
+        ConfigurationError: another option.
+    """
+    unknown = next((name for name in wishes if name not in FitRequest.model_fields), None)
+    if unknown is not None:
+        raise ConfigurationError(f"`{unknown}` is no option of predicting with a run of the task `{task}`; its options are `horizon` and `level`")
+    return resolve(FitRequest, wishes)
