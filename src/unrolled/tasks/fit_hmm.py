@@ -1,4 +1,4 @@
-"""Hidden Markov models fitted to series of numbers or symbols."""
+"""How hidden Markov models are fitted to series of numbers or symbols."""
 
 from __future__ import annotations
 
@@ -8,80 +8,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 
 from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.core.settings import resolve
-from unrolled.data.series import Series, SeriesFile
+from unrolled.data.series import SeriesFile
 from unrolled.ssm.hmm import Dynamics, Emission, HiddenMarkovModel, HiddenMarkovSettings
 from unrolled.ssm.hmm.model import as_padded
 from unrolled.ssm.hmm.start import STARTS, start_dynamics
 from unrolled.ssm.watch import Watch
-from unrolled.tasks.fit_data import FitData, tensors_of
+from unrolled.tasks.fit_data import FitData
 from unrolled.tasks.fit_learnt import Part, hidden_markov
 from unrolled.tasks.fit_settings import HiddenMarkovChoice, HiddenMarkovRunSettings
 from unrolled.tasks.fit_start import read_start
-from unrolled.tasks.fitting import LEVEL, FittedRun, FitTask
-from unrolled.tasks.forecasting import Forecast
+from unrolled.tasks.fitting import FitTask
+from unrolled.tasks.hidden_markov_run import HiddenMarkovRun
 from unrolled.tasks.run_folder import RunFolder
-from unrolled.tasks.series_future import end_of, with_future
 
-DRAWS = 4000
-"""Continuations of a series of which the ends of a band are quantiles."""
 MAY_STAY = ("poisson", "bernoulli")
 """Emissions of which a column may stay as it is, if others change."""
-
-
-class States(NamedTuple):
-    """What a model says of the states of a series."""
-
-    path: Int[np.ndarray, " time"]
-    """The likeliest sequence of states (Viterbi), counted from 1."""
-    probabilities: Float[np.ndarray, "time states"]
-    """`P(state at t)`, given the whole series."""
-
-
-class HiddenMarkovRun(FittedRun):
-    """A fitted hidden Markov model with its run folder."""
-
-    def states(self, series: Series) -> States:
-        """In which states a series was.
-
-        Args:
-            series: in the form that the model was fitted to.
-
-        Returns:
-            A row a point.
-        """
-        outputs, inputs = tensors_of([series], to_end=False)
-        path, posterior = self.model.decode(outputs, inputs), self.model.posterior(outputs, inputs)
-        return States(path.states[0].numpy() + 1, posterior.data[0].numpy())
-
-    def forecast(self, series: Series, horizon: int | None = None, *, level: float = LEVEL) -> Forecast:
-        """What comes behind the last value; of symbols, the probability of each.
-
-        Args:
-            series: its past; rows at the end without any value are the future of what is known in advance.
-            horizon: how many points; a season, or 12, when not given.
-            level: the share of drawn continuations within the band; symbols have none.
-
-        Returns:
-            The forecast, in the unit of the series.
-        """
-        horizon, end = horizon or self.reading.horizon, end_of(series)
-        whole = with_future(series, horizon, self.reading.known)
-        outputs, inputs = tensors_of([whole.select(0, end)])
-        future = torch.from_numpy(whole.known[end:]).unsqueeze(0) if self.reading.known else None
-        both = None if inputs is None or future is None else (inputs, future)
-        found = self.model.predict(outputs, horizon, inputs=both)
-        axis, best = whole.axis.select(end, end + horizon), found.mean[0].numpy()
-        if self.reading.symbols:
-            return Forecast(series.name, axis, self.reading.symbols, best, None, None)
-        if not 0 < level < 1:
-            raise ConfigurationError(f"`level` must be above 0 and below 1, got {level:g}")
-        drawn = self.model.draw_ahead(outputs, horizon, draws=DRAWS, inputs=both)[0]
-        ends = torch.quantile(drawn, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=drawn.dtype), dim=0).numpy()
-        return Forecast(series.name, axis, self.reading.targets, best, ends[0], ends[1])
 
 
 class HiddenMarkovTask(FitTask):

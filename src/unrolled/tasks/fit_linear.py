@@ -1,4 +1,4 @@
-"""Linear-Gaussian models fitted to series: structural models of one column, and linear dynamical systems of several."""
+"""How linear-Gaussian models are fitted to series: structural models of one column, and linear dynamical systems of several."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unrolled.core.errors import ConfigurationError, DataError
 from unrolled.core.settings import resolve
-from unrolled.data.series import Series, SeriesFile
+from unrolled.data.series import SeriesFile
 from unrolled.ssm.kalman import (
     ARMA,
     Component,
@@ -25,37 +25,13 @@ from unrolled.ssm.kalman import (
 )
 from unrolled.ssm.kalman.dynamical import start_system
 from unrolled.ssm.watch import Watch
-from unrolled.tasks.fit_data import FitData, tensors_of
+from unrolled.tasks.fit_data import FitData
 from unrolled.tasks.fit_learnt import Part, linear_system, structural
 from unrolled.tasks.fit_settings import LinearSystemRunSettings, LinearSystemSettings, StructuralRunSettings, StructuralSettings
 from unrolled.tasks.fit_start import read_start
-from unrolled.tasks.fitting import LEVEL, FittedRun, FitTask
-from unrolled.tasks.forecasting import Forecast
+from unrolled.tasks.fitting import FitTask
+from unrolled.tasks.linear_run import LinearRun
 from unrolled.tasks.run_folder import RunFolder
-from unrolled.tasks.series_future import end_of, with_future
-
-
-class LinearRun(FittedRun):
-    """A fitted linear-Gaussian model with its run folder."""
-
-    def forecast(self, series: Series, horizon: int | None = None, *, level: float = LEVEL) -> Forecast:
-        """What comes behind the last value, with the band that a share of values falls into.
-
-        Args:
-            series: its past; rows at the end without any value are the future of what is known in advance.
-            horizon: how many points; a season, or 12, when not given.
-            level: the share.
-
-        Returns:
-            The forecast, in the unit of the series.
-        """
-        horizon, end = horizon or self.reading.horizon, end_of(series)
-        whole = with_future(series, horizon, self.reading.known)
-        outputs, inputs = tensors_of([whole.select(0, end)])
-        future = torch.from_numpy(whole.known[end:]).unsqueeze(0) if self.reading.known else None
-        found = self.model.forecast(outputs, horizon, inputs, future_inputs=future, level=level)
-        best, low, high = (part[0].numpy() for part in (found.means, found.lower, found.upper))
-        return Forecast(series.name, whole.axis.select(end, end + horizon), self.reading.targets, best, low, high)
 
 
 class StructuralTask(FitTask):

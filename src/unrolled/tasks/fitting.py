@@ -1,31 +1,28 @@
-"""Fitting a classical model to series: the same way for all of them, from files to a run folder; and what such a run can do."""
+"""Fitting a classical model to series: the same way for all of them, from files to a run folder."""
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from unrolled.core.errors import RunError
 from unrolled.core.files import write_json, write_text
 from unrolled.core.settings import resolve
-from unrolled.data.series import Series, SeriesFile
+from unrolled.data.series import SeriesFile
+from unrolled.report import write_look
 from unrolled.ssm.watch import Watch
-from unrolled.tasks.fit_data import FitData, Reading, check_fit, load_reading, open_data, reading_of, reads_text, save_reading, tensors_of
+from unrolled.tasks.fit_data import FitData, check_fit, open_data, reading_of, reads_text, save_reading, tensors_of
 from unrolled.tasks.fit_history import History, history_lines
 from unrolled.tasks.fit_learnt import Part
-from unrolled.tasks.forecasting import Forecast
-from unrolled.tasks.recorded_data import record_files, recorded_files
-from unrolled.tasks.run_folder import RunFolder, first_facts, new_run
+from unrolled.tasks.fit_look import trace_fit
+from unrolled.tasks.fitted_run import FittedRun
+from unrolled.tasks.recorded_data import record_files
+from unrolled.tasks.run_folder import first_facts, new_run
 from unrolled.tasks.task import RunTask
-from unrolled.tasks.training import as_paths, place_run, summary_of
-
-LEVEL = 0.8
-"""The share of values that shall fall into a band, where nothing is said: as for forecasters that are trained."""
+from unrolled.tasks.training import as_paths, place_run
 
 
 @runtime_checkable
@@ -50,19 +47,6 @@ class FitDisplay(Protocol):
         """
 
 
-class FitScores(NamedTuple):
-    """How well a model fits series."""
-
-    log_likelihood: float
-    """Of all series together, in nats."""
-    loss: float
-    """The negative log-likelihood a value."""
-    perplexity: float | None
-    """Its exponential, where values are symbols."""
-    values: int
-    """How many were seen."""
-
-
 class Tried(NamedTuple):
     """A model that was fitted."""
 
@@ -81,120 +65,6 @@ class Tried(NamedTuple):
         sized = {} if self.size is None else {"states": self.size}
         told = {name: getattr(self, name) for name in ("log_likelihood", "parameters", "aic", "bic")}
         return sized | told | {"iterations": self.history.iterations}
-
-
-class FittedRun(ABC):
-    """A fitted model with its run folder."""
-
-    evaluation_options: frozenset[str] = frozenset()
-    """What `evaluate` takes besides files: nothing."""
-
-    def __init__(self, folder: RunFolder, settings: Any, model: Any) -> None:
-        """Of what a task has opened.
-
-        Args:
-            folder: the run.
-            settings: of the run.
-            model: fitted.
-        """
-        self.folder, self.settings, self.model = folder, settings, model
-        self.reading: Reading = load_reading(folder.series)
-
-    @abstractmethod
-    def forecast(self, series: Series, horizon: int | None = None, *, level: float = LEVEL) -> Forecast:
-        """What comes behind the last value.
-
-        Args:
-            series: its past; rows at the end without any value are the future of what is known in advance.
-            horizon: how many points; a season, or 12, when not given.
-            level: the share of values that shall fall into the band.
-
-        Returns:
-            The forecast, in the unit of the series.
-        """
-
-    def forecasts(self, found: SeriesFile, horizon: int | None = None, *, level: float = LEVEL) -> Iterator[Forecast]:
-        """What comes behind every series.
-
-        Args:
-            found: their past.
-            horizon: how many points; a season, or 12, when not given.
-            level: the share of values that shall fall into the band.
-
-        Yields:
-            A forecast each.
-        """
-        for one in found.series:
-            yield self.forecast(one, horizon, level=level)
-
-    def open(self, files: Sequence[Path | str] | Path | str | None = None) -> SeriesFile:
-        """Series in the form that the model was fitted to.
-
-        Args:
-            files: one path or several; the run's own when `None`.
-
-        Returns:
-            The series.
-        """
-        paths = recorded_files(self.folder)[0] if files is None else as_paths(files)
-        return open_data(self.settings.data, paths, symbols=bool(self.reading.symbols), reading=self.reading)
-
-    def evaluate(self, files: Sequence[Path | str] | Path | str | None = None) -> FitScores:
-        """How likely series are.
-
-        Args:
-            files: in the form that the model was fitted to; the run's own when `None`.
-
-        Returns:
-            Log-likelihood and loss.
-        """
-        outputs, inputs = tensors_of(self.open(files).series)
-        log_likelihood = self.model.score(outputs, inputs)
-        values = int((~outputs.data[outputs.mask].isnan()).sum())
-        loss = -log_likelihood / max(values, 1)
-        return FitScores(log_likelihood, loss, perplexity_of(loss) if self.reading.symbols else None, values)
-
-    def history(self) -> list[dict[str, Any]]:
-        """The log-likelihood in each iteration.
-
-        Returns:
-            A line each, with `states` (where several were tried), `start`, `iteration` and `log_likelihood`.
-        """
-        return self.folder.metric_lines()
-
-    def learnt(self) -> list[dict[str, Any]]:
-        """What the model has learnt, as tables.
-
-        Returns:
-            Of each its `name`, its `columns`, and `rows` of numbers by name.
-
-        Raises:
-            RunError: the file is damaged.
-        """
-        try:
-            return list(json.loads(self.folder.learnt.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise RunError(f"`{self.folder.learnt}` must be what unrolled wrote, but it is damaged ({error}); fit again") from None
-
-    def summary(self) -> dict[str, Any]:
-        """How the fit ended.
-
-        Returns:
-            Run, status and figures.
-        """
-        return summary_of(self.folder)
-
-
-def perplexity_of(loss: float) -> float:
-    """The exponential of a loss.
-
-    Args:
-        loss: in nats.
-
-    Returns:
-        As many symbols are as if equally likely; infinite beyond what can be said.
-    """
-    return math.exp(loss) if loss < 700 else math.inf
 
 
 class FitTask(RunTask[FittedRun]):
@@ -309,7 +179,9 @@ class FitTask(RunTask[FittedRun]):
         seconds = time.monotonic() - begin
         stem = f"{self.name}-{paths[0].name.split('.')[0]}"
         path = place_run(place, stem, lambda at: self._keep(at, settings, paths, data, tried, seconds))
-        return self.load(path)
+        run = self.load(path)
+        write_look(trace_fit(run, found, source), run.folder.report)
+        return run
 
     def _try(self, settings: Any, size: int | None, data: FitData, display: FitDisplay | None) -> Tried:
         history = History()
