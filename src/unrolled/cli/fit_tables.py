@@ -11,7 +11,12 @@ from rich.table import Column, Table
 
 MOST_COLUMNS = 12
 """A wider table does not fit a terminal."""
-CRITERIA = (("log_likelihood", "log-likelihood", "{:,.4f}"), ("parameters", "parameters", "{:,}"), ("aic", "AIC", "{:,.4f}"), ("bic", "BIC", "{:,.4f}"))
+CRITERIA = (
+    ("log_likelihood", "log-likelihood", "{:,.4f}"),
+    ("parameters", "parameters", "{:,}"),
+    ("aic", "AIC", "{:,.4f}"),
+    ("bic", "BIC", "{:,.4f}"),
+)
 """Figures of a fit: their names, what they are called, and how they are written."""
 
 

@@ -28,7 +28,8 @@ def look(
             "--set",
             metavar="KEY=VALUE",
             help="One option. Translation: of decoding, as for predict. Labels: steps=64 of the path of integrated gradients, "
-            "baseline=unknown, explained=20 labels at most, n_best=10 sequences. Forecasts: past=100 points, checks=5, panels=20. Fitted models: past, panels, columns, horizon, level=0.95 of the bands.",
+            "baseline=unknown, explained=20 labels at most, n_best=10 sequences. Forecasts: past=100 points, checks=5, panels=20. "
+            "Fitted models: past, panels, columns, horizon=12, level=0.95 of the bands.",
         ),
     ] = None,
     trace_file: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Also write all numbers of the page, as JSON.")] = None,
@@ -36,7 +37,7 @@ def look(
     threads: Threads = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
 ) -> None:
-    """Draw what a model does with one text: of a translation, attention and hypotheses; of labels, the words that each came from; of series, what comes next and the states behind them."""
+    """Draw what a model does with one text or series: attention and hypotheses; words that labels came from; what comes next, and hidden states."""
     import json
 
     from unrolled.core.errors import ConfigurationError

@@ -25,7 +25,11 @@ class Prediction(NamedTuple):
     n_best: Annotated[int | None, typer.Option("--n-best", min=1, help="Outputs for each line, one a row: line, score, output.")] = None
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One option. Translation: of decoding, such as alpha=0.6; --options lists them. Fitted models: horizon=12, level=0.8 of the band."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="One option. Translation: of decoding, such as alpha=0.6; --options lists them. Fitted models: horizon=12, level=0.8 of the band.",
+        ),
     ] = None
     alignments: Annotated[
         bool, typer.Option("--alignments", help="Add a column of links source-output between words, counted from 0: 0-0 1-2.")

@@ -27,7 +27,9 @@ def write_forecasts(forecasts: Sequence[Any], form: Any, time: str | None, *, js
     """
     if json:
         for one in forecasts:
-            values = {name: None if part is None else part.tolist() for name, part in (("best", one.best), ("low", one.low), ("high", one.high))}
+            values = {
+                name: None if part is None else part.tolist() for name, part in (("best", one.best), ("low", one.low), ("high", one.high))
+            }
             _print({"series": one.series, "times": list(one.axis.texts), "targets": one.targets} | values)
         return
     banded, ends = forecasts[0].low is not None, [f"{50 * (1 + side * level):.4g}%" for side in (-1, 1)]

@@ -251,7 +251,9 @@ def _codes(
     for line, cells in group:
         unknown = next((cells[place] for place in places if cells[place].strip() not in codes), None)
         if unknown is not None:
-            raise DataError(f"every symbol must be one that the model was fitted to, got `{unknown}` in {place_of(file, line)}; {nearest(unknown, symbols)}")
+            raise DataError(
+                f"every symbol must be one that the model was fitted to, got `{unknown}` in {place_of(file, line)}; {nearest(unknown, symbols)}"
+            )
     return np.array([[codes[cells[place].strip()] for place in places] for _, cells in group])
 
 

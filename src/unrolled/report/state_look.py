@@ -226,7 +226,19 @@ def _panel(trace: StateTrace, panel: StatePanel, charts: list[dict[str, Any]]) -
         columns.append((clean(column.name), _put(charts, chart), HEIGHT if levels is None else min(HEIGHT, 60 + 30 * len(levels))))
     states = None if panel.states is None else _put(charts, _chances(times, panel.states))
     parts = [
-        (clean(one.name), _put(charts, {"times": times[: len(one.best)], "now": None, "level": trace.level, "levels": None, "layers": [_layer(one, "fit", clean(one.name))]}))
+        (
+            clean(one.name),
+            _put(
+                charts,
+                {
+                    "times": times[: len(one.best)],
+                    "now": None,
+                    "level": trace.level,
+                    "levels": None,
+                    "layers": [_layer(one, "fit", clean(one.name))],
+                },
+            ),
+        )
         for one in panel.components
     ]
     return {"title": clean(panel.series), "columns": columns, "states": states, "parts": parts, "count": _count(panel)}
@@ -237,7 +249,15 @@ def _count(panel: StatePanel) -> int:
 
 
 def _layer(curve: Curve, css: str, name: str, *, begin: int = 0, step: bool = False) -> dict[str, Any]:
-    return {"name": name, "css": css, "best": _short(curve.best), "low": _short(curve.low), "high": _short(curve.high), "begin": begin, "step": step}
+    return {
+        "name": name,
+        "css": css,
+        "best": _short(curve.best),
+        "low": _short(curve.low),
+        "high": _short(curve.high),
+        "begin": begin,
+        "step": step,
+    }
 
 
 def _chances(times: list[str], states: Chances) -> dict[str, Any]:
@@ -250,9 +270,16 @@ def _searches(searches: Sequence[Search]) -> dict[str, Any]:
     ranked = sorted(searches, key=lambda search: max((value for value in search.values if value is not None), default=float("-inf")))
     longest = max(len(search.values) for search in searches)
     layers = [
-        {"name": clean(search.name), "css": "best" if search is ranked[-1] else "past", "best": _short(search.values, 10)} for search in ranked
+        {"name": clean(search.name), "css": "best" if search is ranked[-1] else "past", "best": _short(search.values, 10)}
+        for search in ranked
     ]
-    return {"times": [f"iteration {number}" for number in range(1, longest + 1)], "now": None, "layers": layers, "levels": None, "floor": _floor(ranked)}
+    return {
+        "times": [f"iteration {number}" for number in range(1, longest + 1)],
+        "now": None,
+        "layers": layers,
+        "levels": None,
+        "floor": _floor(ranked),
+    }
 
 
 def _floor(ranked: Sequence[Search]) -> float | None:

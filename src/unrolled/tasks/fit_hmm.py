@@ -49,7 +49,9 @@ class HiddenMarkovTask(FitTask):
         """
         said = settings.model.emission
         if text and said not in (None, "categorical"):
-            raise ConfigurationError(f"a text of symbols needs `model.emission=categorical`, got `{said}`; give a CSV file (`data.format=csv`) for numbers")
+            raise ConfigurationError(
+                f"a text of symbols needs `model.emission=categorical`, got `{said}`; give a CSV file (`data.format=csv`) for numbers"
+            )
         return said or ("categorical" if text else "gaussian")
 
     def symbolic(self, settings: Any, *, text: bool) -> bool:
@@ -74,6 +76,17 @@ class HiddenMarkovTask(FitTask):
             Whether they may.
         """
         return settings.model.emission in MAY_STAY
+
+    def most(self, settings: Any) -> int | None:
+        """After how many iterations a fit ends; the beginning is one as well.
+
+        Args:
+            settings: of the run.
+
+        Returns:
+            As many as were said, and one.
+        """
+        return int(settings.model.iterations) + 1
 
     def sizes(self, settings: Any) -> tuple[int | None, ...]:
         """Numbers of states.
@@ -185,11 +198,13 @@ def _given_parts(path: str, settings: HiddenMarkovSettings, data: FitData) -> tu
     usual = {name: (part, tensor) for part in parts for name, tensor in parts[part].parameters().items()}
     found = read_start(path, usual)
     for name, given in found.items():
-        part, tensor = usual[name]
+        tensor = usual[name][1]
         if given.shape != tensor.shape:
-            raise DataError(f"`{name}` in `{path}` must have the shape {tuple(tensor.shape)} for {settings.states} states, got {tuple(given.shape)}")
+            raise DataError(
+                f"`{name}` in `{path}` must have the shape {tuple(tensor.shape)} for {settings.states} states, got {tuple(given.shape)}"
+            )
     chosen = {part: {name: given for name, given in found.items() if usual[name][0] == part} for part in parts}
-    return replace(dynamics, **chosen["dynamics"]), emission.with_parameters(chosen["emission"])
+    return replace(parts["dynamics"], **chosen["dynamics"]), emission.with_parameters(chosen["emission"])
 
 
 HIDDEN_MARKOV = HiddenMarkovTask()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +15,7 @@ Part = dict[str, Any]
 """A table: `name`, `columns`, and `rows` of numbers by name."""
 
 
-def table(name: str, columns: Iterable[str], rows: dict[str, Sequence[float | None]]) -> Part:
+def table(name: str, columns: Iterable[str], rows: Mapping[str, Sequence[float | None]]) -> Part:
     """A table of numbers.
 
     Args:
@@ -55,9 +55,7 @@ def hidden_markov(model: HiddenMarkovModel, targets: Sequence[str], symbols: Seq
     """
     emission, names = model.emission, state_names(model.emission.states)
     stays = _stays(model)
-    about: dict[str, list[float | None]] = {
-        name: [float(share), stay] for name, share, stay in zip(names, shares, stays, strict=True)
-    }
+    about: dict[str, list[float | None]] = {name: [float(share), stay] for name, share, stay in zip(names, shares, stays, strict=True)}
     parts = [table("states", ["share of time", "steps in a row"], about)]
     means = emission.mean()
     if symbols:

@@ -77,7 +77,9 @@ class StructuralTask(FitTask):
         """
         if len(found.targets) > 1:
             names = ", ".join(f"`{name}`" for name in found.targets)
-            raise DataError(f"a structural model explains one column, got {names} in `{source}`; name one of them (`data.targets`), or try `unrolled fit lds`")
+            raise DataError(
+                f"a structural model explains one column, got {names} in `{source}`; name one of them (`data.targets`), or try `unrolled fit lds`"
+            )
         wrong = next(((name, value) for name, value in settings.model.fixed.items() if value < 0), None)
         if wrong is not None and wrong[0] not in ("ar", "ma", "coefficient"):
             raise ConfigurationError(f"`model.fixed.{wrong[0]}` must be a variance, at least 0, got {wrong[1]:g}")
@@ -139,7 +141,9 @@ def components_of(settings: StructuralSettings, season: int, known: int) -> list
     """
     period = settings.period or season
     if period < 2 and {"seasonal", "trigonometric"} & set(settings.components):
-        raise ConfigurationError("a season needs its number of points, and the times tell none; give it as `model.period`, such as 12 for months")
+        raise ConfigurationError(
+            "a season needs its number of points, and the times tell none; give it as `model.period`, such as 12 for months"
+        )
     made = {
         "level": LocalLevel,
         "trend": lambda: LocalTrend(damped=settings.damped, smooth=settings.smooth),
@@ -167,6 +171,17 @@ class LinearSystemTask(FitTask):
             False.
         """
         return False
+
+    def most(self, settings: Any) -> int | None:
+        """After how many rounds EM ends.
+
+        Args:
+            settings: of the run.
+
+        Returns:
+            As many as were said; `None` for the gradient, whose evaluations are told.
+        """
+        return int(settings.model.iterations) if settings.model.method == "em" else None
 
     def sizes(self, settings: Any) -> tuple[int | None, ...]:
         """Sizes of the hidden state.
@@ -244,7 +259,9 @@ def _given_system(choice: LinearSystemSettings, size: int, data: FitData, genera
     usual = start_system(size, data.outputs, inputs, offset=choice.offset, generator=generator)
     wrong = next((name for name, one in found.items() if one.dim() != (1 if name == "initial_mean" else 2)), None)
     if wrong is not None:
-        raise DataError(f"`{wrong}` in `{choice.start}` must be {'a list of numbers' if wrong == 'initial_mean' else 'a matrix, a list of rows'}")
+        raise DataError(
+            f"`{wrong}` in `{choice.start}` must be {'a list of numbers' if wrong == 'initial_mean' else 'a matrix, a list of rows'}"
+        )
     return usual._replace(**found)
 
 

@@ -78,7 +78,7 @@ def _searches(lines: Sequence[dict[str, Any]], states: int | None) -> list[dict[
     return [{"name": f"beginning {start}", "values": values[-ITERATIONS:]} for start, values in found.items()]
 
 
-def _last(panel: dict[str, Any], past: int) -> dict[str, Any]:
+def _last(panel: Panel, past: int) -> Panel:
     """A panel with so many points of the past."""
     drop = max(0, len(panel["columns"][0]["values"]) - past)
     if not drop:
@@ -91,4 +91,9 @@ def _last(panel: dict[str, Any], past: int) -> dict[str, Any]:
     states = panel["states"]
     if states is not None:
         states = {"path": states["path"][drop:], "probabilities": [row[drop:] for row in states["probabilities"]]}
-    return panel | {"times": panel["times"][drop:], "columns": columns, "states": states, "components": [cut(one) for one in panel["components"]]}
+    return panel | {
+        "times": panel["times"][drop:],
+        "columns": columns,
+        "states": states,
+        "components": [cut(one) for one in panel["components"]],
+    }

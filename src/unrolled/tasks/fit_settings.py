@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from unrolled.core.errors import ConfigurationError
+from unrolled.core.errors import ConfigurationError, nearest
 from unrolled.core.settings import Settings, resolve
 from unrolled.ssm.hmm.settings import HiddenMarkovSettings
 from unrolled.tasks.series_settings import SeriesDataSettings, listed
@@ -138,20 +138,21 @@ class StructuralSettings(Settings):
     def _names(cls, given: Any) -> Any:
         return listed(given.replace("+", ",")) if isinstance(given, str) else given
 
-    @model_validator(mode="after")
-    def _apart(self) -> StructuralSettings:
-        known, found = ", ".join(f"`{name}`" for name in COMPONENTS), self.components
+    @field_validator("components", mode="after")
+    @classmethod
+    def _apart(cls, found: tuple[str, ...]) -> tuple[str, ...]:
+        known = ", ".join(f"`{name}`" for name in COMPONENTS)
         wrong = next((name for name in found if name not in COMPONENTS), None)
         if wrong is not None or not found:
-            got = "none" if wrong is None else f"`{wrong}`"
-            raise ValueError(f"`components` must be some of {known}, got {got}")
+            got = "none" if wrong is None else f"`{wrong}`; {nearest(wrong, COMPONENTS)}"
+            raise ValueError(f"components must be some of {known}, got {got}")
         twice = next((name for place, name in enumerate(found) if name in found[:place]), None)
         if twice is not None:
-            raise ValueError(f"`components` must be different, got `{twice}` twice")
+            raise ValueError(f"components must be different, got `{twice}` twice")
         for one, other in ALTERNATIVES:
             if one in found and other in found:
-                raise ValueError(f"`components` must explain different things, got `{one}` and `{other}`; leave one of them out")
-        return self
+                raise ValueError(f"components must explain different things, got `{one}` and `{other}`; leave one of them out")
+        return found
 
 
 class StructuralRunSettings(Settings):
@@ -187,5 +188,7 @@ def fit_request(task: str, wishes: dict[str, Any]) -> FitRequest:
     """
     unknown = next((name for name in wishes if name not in FitRequest.model_fields), None)
     if unknown is not None:
-        raise ConfigurationError(f"`{unknown}` is no option of predicting with a run of the task `{task}`; its options are `horizon` and `level`")
+        raise ConfigurationError(
+            f"`{unknown}` is no option of predicting with a run of the task `{task}`; its options are `horizon` and `level`"
+        )
     return resolve(FitRequest, wishes)

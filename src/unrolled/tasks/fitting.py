@@ -93,6 +93,17 @@ class FitTask(RunTask[FittedRun]):
         """
         return False
 
+    def most(self, settings: Any) -> int | None:
+        """After how many iterations a fit ends though it might go on.
+
+        Args:
+            settings: of the run.
+
+        Returns:
+            `None` where a task does not count them.
+        """
+        return None
+
     @abstractmethod
     def sizes(self, settings: Any) -> tuple[int | None, ...]:
         """What is tried.
@@ -170,13 +181,16 @@ class FitTask(RunTask[FittedRun]):
         source = ", ".join(path.name for path in paths)
         check_fit(found, source, any_column=self.one_column_is_enough(settings))
         self.check(settings, found, source)
-        for said in found.findings if display is not None else ():
-            display.noted(said)
+        if display is not None:
+            for said in found.findings:
+                display.noted(said)
         outputs, inputs = tensors_of(found.series)
         begin = time.monotonic()
         data = FitData(outputs, inputs, reading_of(found, text=text))
         tried = [self._try(settings, size, data, display) for size in self.sizes(settings)]
-        seconds = time.monotonic() - begin
+        seconds, most = time.monotonic() - begin, self.most(settings)
+        if display is not None and most is not None and min(tried, key=lambda one: one.bic).history.iterations >= most:
+            display.noted(f"the fit ended at `model.iterations={settings.model.iterations}` and might go on; try more of them")
         stem = f"{self.name}-{paths[0].name.split('.')[0]}"
         path = place_run(place, stem, lambda at: self._keep(at, settings, paths, data, tried, seconds))
         run = self.load(path)
@@ -204,7 +218,11 @@ class FitTask(RunTask[FittedRun]):
             write_json(folder.learnt, self.learnt(best.model, data))
             folder.write_config(settings)
             write_text(folder.metrics, history_lines({one.size: one.history for one in tried}))
-            result = best.figures | {"loss": -best.log_likelihood / max(seen, 1), "steps": best.history.iterations, "seconds": round(seconds, 2)}
+            result = best.figures | {
+                "loss": -best.log_likelihood / max(seen, 1),
+                "steps": best.history.iterations,
+                "seconds": round(seconds, 2),
+            }
             read = {"series": len(data.outputs.data), "targets": list(data.reading.targets), "values": seen}
             facts = first_facts(self.name, path.name) | {"data": record_files(folder, files, []) | read, "parameters": best.parameters}
             folder.write_facts(facts | {"status": "finished", "result": result, "tried": [one.figures for one in tried]})

@@ -57,6 +57,9 @@ class HiddenMarkovRun(FittedRun):
 
         Returns:
             The forecast, in the unit of the series.
+
+        Raises:
+            ConfigurationError: a share that is none.
         """
         whole, outputs, both = self._ahead(series, horizon or self.reading.horizon)
         end, horizon = end_of(series), len(whole.values) - end_of(series)

@@ -53,7 +53,9 @@ def load(path: Path | str, *, trust: bool = False, device: str = "cpu", task: st
     if TASKS[found] not in FITTED:
         run.model.to(place)
     elif place.type != "cpu" and device != "auto":
-        raise ConfigurationError(f"`{path}` is of the task `{found}`, which computes on the processor alone, got `--device {device}`; leave it out")
+        raise ConfigurationError(
+            f"`{path}` is of the task `{found}`, which computes on the processor alone, got `--device {device}`; leave it out"
+        )
     return run
 
 

@@ -67,9 +67,7 @@ def fit_by_gradient(
         system = check_system(build(starts[0]))
         padded = as_padded(system, series)
         known = check_inputs(system, padded, inputs)
-    searches = (
-        _search(build, start, (padded, known), iterations, partial(watch, number)) for number, start in enumerate(starts, 1)
-    )
+    searches = (_search(build, start, (padded, known), iterations, partial(watch, number)) for number, start in enumerate(starts, 1))
     found = [one for one in searches if one is not None]
     if not found:
         raise DataError(
