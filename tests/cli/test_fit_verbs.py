@@ -21,6 +21,8 @@ NILE = """
 """.split()
 LEVELS = [0.1, 0.3, -0.2, 0.0, 5.1, 4.9, 5.2, 4.8, 0.2, -0.1, 0.1, 0.0, 5.0, 5.3, 4.9, 5.1, 0.0, 0.2, -0.3, 0.1]
 """Two levels, and four points in a row of each."""
+FEW = ("--set=model.floor=0.01", "--set=model.iterations=20", "--set=model.restarts=2")
+"""Options that make a fit short."""
 
 
 @pytest.fixture
@@ -56,6 +58,7 @@ def test_the_nile_end_to_end(command: Command, files: Path, monkeypatch: pytest.
     assert [row[0] for row in rows] == ["1971", "1972", "1973"]
     # A level that wanders: the mean stays, and each step adds its variance.
     assert all(float(row[1]) == pytest.approx(798.37, abs=0.01) for row in rows)
+    assert all(float(row[2]) < float(row[1]) < float(row[3]) for row in rows)
     variance = [((float(row[3]) - float(row[2])) / 2 / 1.959964) ** 2 for row in rows]
     assert [after - before for before, after in zip(variance, variance[1:], strict=False)] == pytest.approx([1469.2] * 2, abs=1)
 
@@ -67,9 +70,9 @@ def test_the_nile_end_to_end(command: Command, files: Path, monkeypatch: pytest.
 
 
 def test_a_hidden_markov_model_end_to_end(command: Command, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = command("fit", "hmm", "levels.csv", "--set=model.states=1,2,3", "--set=data.targets=a", "--out", "run", "--set=model.floor=0.01")
+    done = command("fit", "hmm", "levels.csv", "--set=model.states=1,2,3", "--set=data.targets=a", "--out", "run", *FEW)
     assert done.returncode == 0, done.stderr
-    assert "3 states, beginning 3, iteration" in done.stderr
+    assert "3 states, beginning 2, iteration" in done.stderr
     chosen = next(line for line in done.stdout.splitlines() if "lowest BIC" in line)
     assert chosen.startswith("2 ")
     assert "standard deviations" in done.stdout
@@ -108,8 +111,8 @@ def test_symbols_in_a_text_or_a_column(command: Command, files: Path, monkeypatc
     (files / "text.txt").write_text(text)
     rows = [f"{line},{place},{symbol}" for line, symbols in enumerate(text.split()) for place, symbol in enumerate(symbols)]
     (files / "column.csv").write_text("\n".join(["line,time,symbol", *rows]) + "\n")
-    assert command("fit", "hmm", "text.txt", "--out", "text").returncode == 0
-    options = ("--set=data.series=line", "--set=model.emission=categorical", "--set=data.targets=symbol")
+    assert command("fit", "hmm", "text.txt", "--out", "text", *FEW).returncode == 0
+    options = ("--set=data.series=line", "--set=model.emission=categorical", "--set=data.targets=symbol", *FEW)
     assert command("fit", "hmm", "column.csv", "--out", "column", *options).returncode == 0
     found = [json.loads(command("eval", run, "--json").stdout) for run in ("text", "column")]
     assert found[0]["log_likelihood"] == pytest.approx(found[1]["log_likelihood"])

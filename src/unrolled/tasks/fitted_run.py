@@ -16,6 +16,7 @@ from unrolled.tasks.fit_panels import LEVEL, FitLook, Panel
 from unrolled.tasks.forecasting import Forecast
 from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder
+from unrolled.tasks.series_future import end_of
 from unrolled.tasks.training import as_paths, summary_of
 
 
@@ -55,7 +56,7 @@ class FittedRun(ABC):
 
         Args:
             series: its past; rows at the end without any value are the future of what is known in advance.
-            horizon: how many points; a season, or 12, when not given.
+            horizon: how many points; a season, or 12, or as many as are known in advance, when not given.
             level: the share of values that shall fall into the band.
 
         Returns:
@@ -74,12 +75,23 @@ class FittedRun(ABC):
             A part of a trace.
         """
 
+    def usual_horizon(self, series: Series) -> int:
+        """How many points are forecast where nothing is said: a season, or 12; of known inputs as far as they are known.
+
+        Args:
+            series: with the rows behind its last value.
+
+        Returns:
+            At least 0.
+        """
+        return len(series.values) - end_of(series) if self.reading.known else self.reading.horizon
+
     def forecasts(self, found: SeriesFile, horizon: int | None = None, *, level: float = LEVEL) -> Iterator[Forecast]:
         """What comes behind every series.
 
         Args:
             found: their past.
-            horizon: how many points; a season, or 12, when not given.
+            horizon: how many points; a season, or 12, or as many as are known in advance, when not given.
             level: the share of values that shall fall into the band.
 
         Yields:

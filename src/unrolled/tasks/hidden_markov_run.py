@@ -52,7 +52,7 @@ class HiddenMarkovRun(FittedRun):
 
         Args:
             series: its past; rows at the end without any value are the future of what is known in advance.
-            horizon: how many points; a season, or 12, when not given.
+            horizon: how many points; a season, or 12, or as many as are known in advance, when not given.
             level: the share of drawn continuations within the band; symbols have none.
 
         Returns:
@@ -61,7 +61,7 @@ class HiddenMarkovRun(FittedRun):
         Raises:
             ConfigurationError: a share that is none.
         """
-        whole, outputs, both = self._ahead(series, horizon or self.reading.horizon)
+        whole, outputs, both = self._ahead(series, horizon or max(self.usual_horizon(series), 1))
         end, horizon = end_of(series), len(whole.values) - end_of(series)
         found = self.model.predict(outputs, horizon, inputs=both)
         axis, best = whole.axis.select(end, end + horizon), found.mean[0].numpy()
@@ -105,7 +105,7 @@ class HiddenMarkovRun(FittedRun):
             A part of a trace.
         """
         past, symbols = series.select(0, end_of(series)), list(self.reading.symbols)
-        horizon = settings.horizon or (0 if symbols else self.reading.horizon)
+        horizon = settings.horizon or (0 if symbols else self.usual_horizon(series))
         states, coming = self.states(past), self.coming_states(series, horizon)
         forecast = self.forecast(series, horizon, level=settings.level) if horizon else None
         means = self.model.emission.mean().numpy()

@@ -25,13 +25,13 @@ class LinearRun(FittedRun):
 
         Args:
             series: its past; rows at the end without any value are the future of what is known in advance.
-            horizon: how many points; a season, or 12, when not given.
+            horizon: how many points; a season, or 12, or as many as are known in advance, when not given.
             level: the share.
 
         Returns:
             The forecast, in the unit of the series.
         """
-        horizon, end = horizon or self.reading.horizon, end_of(series)
+        horizon, end = horizon or max(self.usual_horizon(series), 1), end_of(series)
         whole = with_future(series, horizon, self.reading.known)
         outputs, inputs = tensors_of([whole.select(0, end)])
         future = torch.from_numpy(whole.known[end:]).unsqueeze(0) if self.reading.known else None
@@ -49,7 +49,8 @@ class LinearRun(FittedRun):
         Returns:
             A part of a trace.
         """
-        past, forecast = series.select(0, end_of(series)), self.forecast(series, settings.horizon, level=settings.level)
+        past, horizon = series.select(0, end_of(series)), settings.horizon or self.usual_horizon(series)
+        forecast = self.forecast(series, horizon, level=settings.level) if horizon else None
         outputs, inputs = tensors_of([past])
         system: LinearGaussian = self.model.system
         smoothed, known = self.model.smooth(outputs, inputs), self.model.known_inputs(outputs, inputs)
@@ -61,8 +62,8 @@ class LinearRun(FittedRun):
         for place, name in list(enumerate(self.reading.targets))[: settings.columns]:
             fit = banded("without noise", means[:, place], spread[:, place], settings.level)
             values = plain(past.values[:, place])
-            columns.append({"name": name, "values": values, "levels": None, "fit": fit, "ahead": forecast_curve(forecast, place)})
-        times = [*past.axis.texts, *forecast.axis.texts]
+            columns.append({"name": name, "values": values, "levels": None, "fit": fit, "ahead": None if forecast is None else forecast_curve(forecast, place)})
+        times = [*past.axis.texts, *(forecast.axis.texts if forecast is not None else ())]
         components = self._components(outputs, inputs, smoothed, settings.level)
         return {"series": series.name, "times": times, "columns": columns, "states": None, "components": components}
 
