@@ -201,7 +201,9 @@ def test_what_cannot_be_is_one_sentence(words: tuple[str, ...], said: str, comma
 
 
 def test_a_run_of_a_fit_is_told_from_others(command: Command, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command("fit", "lds", "levels.csv", "--set=model.state_size=1", "--set=model.iterations=2", "--out", "run", "--quiet").stdout == ""
+    assert (
+        command("fit", "lds", "levels.csv", "--set=model.state_size=1", "--set=model.iterations=2", "--out", "run", "--quiet").stdout == ""
+    )
     refused(command("sample", "run"), "must be a run of `unrolled train lm`, and it is of the task `lds`")
     refused(command("eval", "run", "--beam", "3"), "`beam` is no option of evaluating a run of the task `lds`")
     given_in(monkeypatch, files / "levels.csv")

@@ -162,7 +162,11 @@ def test_explicit_durations_and_known_inputs_of_states(tmp_path: Path) -> None:
 def test_components_add_up_to_what_is_drawn(tmp_path: Path) -> None:
     values = [t + 3 * (t % 4 == 0) + noise for t, noise in enumerate(two_levels(32))]
     values[9] = None  # type: ignore[call-overload]
-    path = csv_of(tmp_path / "a.csv", month=[f"2020-{1 + 3 * (t % 4):02}" if t < 4 else f"{2020 + t // 4}-{1 + 3 * (t % 4):02}" for t in range(32)], x=values)
+    path = csv_of(
+        tmp_path / "a.csv",
+        month=[f"2020-{1 + 3 * (t % 4):02}" if t < 4 else f"{2020 + t // 4}-{1 + 3 * (t % 4):02}" for t in range(32)],
+        x=values,
+    )
     model = {"components": "trend+seasonal", "iterations": 5, "fixed": {"irregular": 1.0}}
     run = fit_structural_model(path, out=tmp_path / "run", differences={"model": model})
     assert run.reading.season == run.reading.horizon == 4
@@ -219,8 +223,9 @@ def test_a_linear_system_begins_where_it_is_told(tmp_path: Path) -> None:
 def test_the_gradient_reaches_at_least_what_em_does(tmp_path: Path) -> None:
     path = csv_of(tmp_path / "a.csv", x=two_levels(30), y=two_levels(30)[::-1])
     likelihoods = [
-        fit_linear_dynamical_system(path, out=tmp_path / name, differences={"model": {"state_size": 1, "iterations": 15, "method": name}})
-        .summary()["log_likelihood"]
+        fit_linear_dynamical_system(
+            path, out=tmp_path / name, differences={"model": {"state_size": 1, "iterations": 15, "method": name}}
+        ).summary()["log_likelihood"]
         for name in ("em", "gradient")
     ]
     assert likelihoods[1] > likelihoods[0] - 0.5

@@ -11,6 +11,8 @@ from typing import Any
 from unrolled.cli.output import finite
 
 DIGITS = ".6g"
+PLACES = 6
+"""Of a probability."""
 LEVEL = 0.8
 """The share of values within the bands of a trained forecaster."""
 
@@ -61,7 +63,7 @@ def write_states(found: Sequence[tuple[Any, Any]], form: Any, time: str | None, 
     write([*many, time or "step", "state", *(f"state {number}" for number in range(1, found[0][1].probabilities.shape[1] + 1))])
     for series, states in found:
         for when, state, row in zip(series.axis.texts, states.path, states.probabilities, strict=True):
-            write([*([series.name] if many else []), when, state, *(f"{value:{DIGITS}}" for value in row)])
+            write([*([series.name] if many else []), when, state, *(f"{round(value, PLACES):g}" for value in row)])
 
 
 def _names_series(form: Any, found: Iterable[Any], of: str = "series") -> list[str]:

@@ -62,7 +62,15 @@ class LinearRun(FittedRun):
         for place, name in list(enumerate(self.reading.targets))[: settings.columns]:
             fit = banded("without noise", means[:, place], spread[:, place], settings.level)
             values = plain(past.values[:, place])
-            columns.append({"name": name, "values": values, "levels": None, "fit": fit, "ahead": None if forecast is None else forecast_curve(forecast, place)})
+            columns.append(
+                {
+                    "name": name,
+                    "values": values,
+                    "levels": None,
+                    "fit": fit,
+                    "ahead": None if forecast is None else forecast_curve(forecast, place),
+                }
+            )
         times = [*past.axis.texts, *(forecast.axis.texts if forecast is not None else ())]
         components = self._components(outputs, inputs, smoothed, settings.level)
         return {"series": series.name, "times": times, "columns": columns, "states": None, "components": components}
