@@ -246,6 +246,6 @@ def test_files_together_share_their_symbols(tmp_path: Path) -> None:
     run = fit_hidden_markov_model([tmp_path / "a.csv", tmp_path / "b.csv"], out=tmp_path / "run", differences={"model": model})
     assert run.reading.symbols == ("x", "y", "z")
     assert [one.values[:, 0].tolist() for one in run.open().series] == [[0, 1, 0, 1], [1, 2, 2, 1]]
+    (tmp_path / "c.csv").write_text("s\nx\nq\n")
     with pytest.raises(DataError, match="got `q` in `c.csv`, line 3"):
-        (tmp_path / "c.csv").write_text("s\nx\nq\n")
         run.open(tmp_path / "c.csv")
