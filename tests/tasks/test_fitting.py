@@ -249,3 +249,12 @@ def test_files_together_share_their_symbols(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("s\nx\nq\n")
     with pytest.raises(DataError, match="got `q` in `c.csv`, line 3"):
         run.open(tmp_path / "c.csv")
+
+
+def test_rows_behind_the_last_value_are_the_future_and_count_nowhere(tmp_path: Path) -> None:
+    values, few = two_levels(30), {"model": {"iterations": 2, "restarts": 1}}
+    path = csv_of(tmp_path / "a.csv", x=values, y=values[::-1])
+    longer = csv_of(tmp_path / "b.csv", x=[*values, None, None], y=[*values[::-1], None, None])
+    runs = [fit_hidden_markov_model(one, out=tmp_path / one.stem, differences=few) for one in (path, longer)]
+    assert runs[0].summary()["bic"] == runs[1].summary()["bic"]
+    assert runs[1].forecast(runs[1].open().series[0], 2).axis.texts == ("30", "31")
