@@ -283,12 +283,12 @@ def _searches(searches: Sequence[Search]) -> dict[str, Any]:
 
 
 def _floor(ranked: Sequence[Search]) -> float | None:
-    """Where the axis begins: beginnings may be so far below the end that nothing else would be seen. The second iteration of the best one is."""
+    """Where the axis begins, so that the second iteration of the best search is seen: the first may be so far below that nothing else would be."""
     numbers = [[value for value in search.values if value is not None and finite(value) is not None] for search in ranked]
     if not numbers[-1]:
         return None
     best = max(numbers[-1])
-    return max(min(map(min, filter(None, numbers))), best - 1.2 * (best - min(numbers[-1][1:] or numbers[-1])))
+    return max(min(map(min, filter(None, numbers))), best - 1.2 * (best - min(numbers[-1][min(1, len(numbers[-1]) // 8) :])))
 
 
 def _figure(value: Any) -> str:

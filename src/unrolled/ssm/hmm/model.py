@@ -85,8 +85,8 @@ class HiddenMarkovModel:
             settings.setdefault("states", dynamics.states)
         self.settings = resolve(HiddenMarkovSettings, settings)
         self._dynamics, self._emission = dynamics, emission
-        self._last: tuple[float, int] | None = None
-        """Of the last fit: the log-likelihood, and how many steps the sequences had."""
+        self._last: tuple[float, int, int] | None = None
+        """Of the last fit: the log-likelihood, how many steps the sequences had, and how many numbers were free when it began."""
 
     @property
     def dynamics(self) -> Dynamics:
@@ -104,8 +104,8 @@ class HiddenMarkovModel:
 
     @property
     def free_parameters(self) -> int:
-        """How many numbers are fitted."""
-        return self.dynamics.free_parameters + self.emission.free_parameters
+        """How many numbers are fitted: those that were free when the fit began, for one that has become zero was fitted as well."""
+        return _free(self.dynamics, self.emission) if self._last is None else self._last[2]
 
     def fit(self, outputs: Outputs, inputs: Tensor | None = None, *, watch: Watch = unwatched) -> Fit:
         """Fit to sequences: from several beginnings, or, where the model has parts already, from these.
@@ -120,15 +120,16 @@ class HiddenMarkovModel:
         """
         padded, settings = as_padded(outputs), self.settings
         when = BaumWelchSettings(settings.iterations, settings.tolerance)
-        fits = []
+        fits, free = [], 0
         for beginning in range(1 if self._dynamics is not None else settings.restarts):
             generator = torch.Generator().manual_seed(settings.seed + beginning)
             dynamics = self._dynamics or start_dynamics(settings, inputs, generator)
             emission = self._emission or STARTS[settings.emission](padded, settings, generator)
+            free = _free(dynamics, emission)
             fits.append(baum_welch(dynamics, emission, padded, inputs=inputs, settings=when, watch=_from(beginning, watch)))
         best = max(fits, key=lambda fit: fit.objectives[-1])
         self._dynamics, self._emission = best.dynamics, best.emission
-        self._last = best.log_likelihoods[-1], int(padded.lengths.sum())
+        self._last = best.log_likelihoods[-1], int(padded.lengths.sum()), free
         return best
 
     def log_likelihood(self, outputs: Outputs, inputs: Tensor | None = None) -> Tensor:
@@ -266,7 +267,7 @@ class HiddenMarkovModel:
             return self.score(padded, inputs), int(padded.lengths.sum())
         if self._last is None:
             raise ConfigurationError("a model that was not fitted has no criterion of its own; call `fit`, or give sequences")
-        return self._last
+        return self._last[:2]
 
     def save(self, folder: Path | str) -> None:
         """Write `model.json` and `model.safetensors`.
@@ -308,8 +309,13 @@ class HiddenMarkovModel:
         model = cls(dynamics=put_together(told["dynamics"], tensors), emission=put_together(told["emission"], tensors))
         model.settings = resolve(HiddenMarkovSettings, told["settings"])
         if told.get("fit") is not None:
-            model._last = float(told["fit"][0]), int(told["fit"][1])
+            model._last = float(told["fit"][0]), int(told["fit"][1]), int(told["fit"][2])
         return model
+
+
+def _free(dynamics: Dynamics, emission: Emission) -> int:
+    """How many numbers may change."""
+    return dynamics.free_parameters + emission.free_parameters
 
 
 def _from(beginning: int, watch: Watch) -> Watch:
