@@ -14,7 +14,7 @@ from unrolled.cli.fit_tables import print_fit
 from unrolled.cli.options import command
 from unrolled.cli.output import print_json
 from unrolled.cli.plain import PlainCommand, PlainGroup
-from unrolled.cli.train import Config, Json, Options, Out, Quiet, Set, load_task
+from unrolled.cli.train import Config, Json, Options, Out, Quiet, load_task
 
 app = typer.Typer(cls=PlainGroup, no_args_is_help=True, help="Fit a state-space model to your own series.")
 
@@ -30,6 +30,9 @@ SymbolFiles = Annotated[
         show_default=False,
     ),
 ]
+
+
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option, such as model.iterations=500.")]
 
 
 class Given(NamedTuple):
