@@ -19,6 +19,9 @@ _PLACES = {
     "resume_masked_language_model": "unrolled.tasks.masked_language_model",
     "train_forecasting": "unrolled.tasks.forecasting",
     "resume_forecasting": "unrolled.tasks.forecasting",
+    "fit_hidden_markov_model": "unrolled.tasks.fit_hmm",
+    "fit_linear_dynamical_system": "unrolled.tasks.fit_linear",
+    "fit_structural_model": "unrolled.tasks.fit_linear",
     "UserError": "unrolled.core.errors",
     "Padded": "unrolled.core.padded",
 }

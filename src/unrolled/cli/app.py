@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from unrolled.cli import average, bench, demo, evaluate, look, predict, runs, sample, train
+from unrolled.cli import average, bench, demo, evaluate, fit, look, predict, runs, sample, train
 from unrolled.cli.output import speaks
 from unrolled.cli.plain import PlainCommand, PlainGroup, complaint
 from unrolled.core.errors import UserError
@@ -28,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(train.app, name="train")
+app.add_typer(fit.app, name="fit")
 app.add_typer(bench.app, name="bench")
 app.command("eval", cls=PlainCommand)(evaluate.VERB)
 app.command("predict", cls=PlainCommand)(predict.VERB)

@@ -64,7 +64,7 @@ def evaluate(given: Evaluation) -> None:
     if given.json:
         print_json({"run": str(given.run), **result})
         return
-    counted = next(f"{result[of]:,} {of}" for of in ("windows", "sentences", "symbols") if result.get(of) is not None)
+    counted = next(f"{result[of]:,} {of}" for of in ("windows", "sentences", "symbols", "values") if result.get(of) is not None)
     print(f"{figures(result, whole=True)}  ({counted})")
     for name, kinds in (("types", "type"), ("classes", "label")):
         if result.get(name):

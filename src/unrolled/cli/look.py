@@ -17,7 +17,7 @@ def look(
         str | None,
         typer.Argument(
             metavar="INPUT",
-            help="A sentence to translate, a text to label or to guess words of, or a CSV file to forecast (`-`: standard input; else the run's own).",
+            help="A sentence to translate, a text to label or to guess words of, or a file of series (`-`: standard input; else the run's own).",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page shall stand.")] = Path("look.html"),
@@ -28,7 +28,8 @@ def look(
             "--set",
             metavar="KEY=VALUE",
             help="One option. Translation: of decoding, as for predict. Labels: steps=64 of the path of integrated gradients, "
-            "baseline=unknown, explained=20 labels at most, n_best=10 sequences. Forecasts: past=100 points, checks=5, panels=20.",
+            "baseline=unknown, explained=20 labels at most, n_best=10 sequences. Forecasts: past=100 points, checks=5, panels=20. "
+            "Fitted models: past, panels, columns, horizon=12, level=0.95 of the bands.",
         ),
     ] = None,
     trace_file: Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Also write all numbers of the page, as JSON.")] = None,
@@ -36,7 +37,7 @@ def look(
     threads: Threads = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow the run to import a class of your own.")] = False,
 ) -> None:
-    """Draw what a model does with one text: of a translation, attention and hypotheses; of labels, the words that each came from; of series, what comes next."""
+    """Draw what a model does with one text or series: attention and hypotheses; words that labels came from; what comes next, and hidden states."""
     import json
 
     from unrolled.core.errors import ConfigurationError
@@ -106,13 +107,33 @@ def _forecasting(opened: Any, text: str | None, wishes: dict[str, Any]) -> tuple
     return trace, f"{drawn} column{'s' * (drawn > 1)} of {trace['source']}, {opened.learnt.sizes.horizon} points ahead"
 
 
+def _fitted(opened: Any, text: str | None, wishes: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    from unrolled.cli.predict import input_lines
+    from unrolled.tasks.fit_data import read_data_lines
+    from unrolled.tasks.fit_look import trace_fit
+
+    if text is None:
+        found, source = None, ""
+    elif text == "-":
+        source = "standard input"
+        found = read_data_lines(opened.settings.data, input_lines(), opened.reading, name=source)
+    else:
+        found, source = opened.open(text), Path(text).name
+    trace = trace_fit(opened, found, source, **wishes)
+    drawn = len(trace["panels"])
+    return trace, f"{drawn} series of {trace['source']}"
+
+
 LOOKERS: dict[str, Callable[[Any, Any, dict[str, Any]], tuple[dict[str, Any], str]]] = {
     "translation": _translation,
     "tagging": _tagging,
     "classification": _classification,
     "masked-lm": _masked,
     "forecasting": _forecasting,
+    "hmm": _fitted,
+    "lds": _fitted,
+    "structural": _fitted,
 }
 """What traces a run of each task, and says what it found in one line."""
-WITHOUT_INPUT = frozenset({"forecasting"})
+WITHOUT_INPUT = frozenset({"forecasting", "hmm", "lds", "structural"})
 """Tasks whose runs have something to look at by themselves."""

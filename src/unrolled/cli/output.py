@@ -68,6 +68,7 @@ def duration(seconds: float) -> str:
 
 
 FIGURES = (
+    ("log_likelihood", "log-likelihood {:,.4f}"),
     ("loss", "loss {:.4f}"),
     ("perplexity", "perplexity {:.2f}"),
     ("bits_per_character", "bits/character {:.3f}"),

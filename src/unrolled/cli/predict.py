@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +14,7 @@ import typer
 from unrolled.cli.machine import Device, Threads, open_run
 from unrolled.cli.options import command
 from unrolled.cli.output import finite
+from unrolled.cli.series_rows import write_forecasts, write_states
 
 
 class Prediction(NamedTuple):
@@ -25,7 +25,11 @@ class Prediction(NamedTuple):
     n_best: Annotated[int | None, typer.Option("--n-best", min=1, help="Outputs for each line, one a row: line, score, output.")] = None
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One option of decoding, such as alpha=0.6; --options lists them."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="One option. Translation: of decoding, such as alpha=0.6; --options lists them. Fitted models: horizon=12, level=0.8 of the band.",
+        ),
     ] = None
     alignments: Annotated[
         bool, typer.Option("--alignments", help="Add a column of links source-output between words, counted from 0: 0-0 1-2.")
@@ -157,23 +161,21 @@ def _forecast(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str
         raise ConfigurationError(f"`{next(iter(wishes))}` is no option of forecasting; leave it out")
     form = form_of(opened.settings.data, opened.learnt.targets)
     found = series_of_lines(input_lines(), form, name="standard input")
-    forecasts = list(opened.forecasts(found))
-    if json:
-        for one in forecasts:
-            values = {
-                name: None if part is None else part.tolist() for name, part in (("best", one.best), ("low", one.low), ("high", one.high))
-            }
-            print(dumps(finite({"series": one.series, "times": list(one.axis.texts), "targets": one.targets} | values), ensure_ascii=False))
+    write_forecasts(list(opened.forecasts(found)), form, found.time, json=json)
+
+
+def _fitted(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int]) -> None:
+    """CSV in, CSV out: what comes behind series; of a hidden Markov model without a horizon, the states that they were in."""
+    from unrolled.tasks.fit_data import read_data_lines
+    from unrolled.tasks.fit_settings import fit_request
+
+    request = fit_request(opened.folder.fact("task"), wishes)
+    found = read_data_lines(opened.settings.data, input_lines(), opened.reading, name="standard input")
+    if request.horizon is None and hasattr(opened, "states"):
+        write_states([(one, opened.states(one)) for one in found.series], opened.settings.data, found.time, json=json)
         return
-    writer = csv.writer(sys.stdout, delimiter=form.delimiter, lineterminator="\n")
-    banded = forecasts[0].low is not None
-    columns = [name for target in forecasts[0].targets for name in (target, *((f"{target} 10%", f"{target} 90%") if banded else ()))]
-    writer.writerow([*([form.series] if form.series else []), found.time or "step", *columns])
-    for one in forecasts:
-        parts = [part for part in (one.best, one.low, one.high) if part is not None]
-        for step, when in enumerate(one.axis.texts):
-            row = [f"{part[step, place]:.6g}" for place in range(len(one.targets)) for part in parts]
-            writer.writerow([*([one.series] if form.series else []), when, *row])
+    forecasts = list(opened.forecasts(found, request.horizon, level=request.level))
+    write_forecasts(forecasts, opened.settings.data, found.time, json=json, level=request.level)
 
 
 def _only_n_best(wishes: dict[str, Any], task: str) -> int | None:
@@ -190,6 +192,9 @@ PREDICTORS: dict[str, Callable[[Any, dict[str, Any], bool, dict[str, int]], None
     "tagging": _tag,
     "classification": _classify,
     "forecasting": _forecast,
+    "hmm": _fitted,
+    "lds": _fitted,
+    "structural": _fitted,
 }
 """What gives the outputs of each task."""
 INSTEAD = {"lm": "unrolled sample {run}", "masked-lm": "unrolled look {run} TEXT"}
@@ -250,5 +255,5 @@ def input_lines() -> Any:
 VERB = command(
     predict,
     Prediction,
-    "Translate the lines of standard input, tag their words, classify them, or forecast what comes behind series, to standard output.",
+    "Translate the lines of standard input, tag their words, classify them, forecast what comes behind series, or find their states.",
 )

@@ -38,6 +38,8 @@ class SeriesForm:
     """The column that tells series apart; all rows are one series when not given."""
     delimiter: str = ","
     encoding: str = UTF8
+    symbols: tuple[str, ...] | None = None
+    """Cells of targets are symbols, of which these are known; all that are found when empty. Numbers where `None`."""
 
 
 class Series(NamedTuple):
@@ -73,6 +75,8 @@ class SeriesFile(NamedTuple):
     """The name of the column of times."""
     findings: tuple[str, ...]
     """What a person should know."""
+    symbols: tuple[str, ...] = ()
+    """What the numbers in `values` stand for, where cells are symbols."""
 
 
 class _Columns(NamedTuple):
@@ -119,10 +123,11 @@ def series_of_lines(lines: Iterable[str], form: SeriesForm, *, name: str = "<std
         if not own and columns.series is not None:
             raise DataError(f"every row must name its series, but `{form.series}` is empty in {place_of(name, line)}")
         groups.setdefault(own, []).append((line, row))
-    found = tuple(_one_series(own, group, header, columns, name) for own, group in groups.items())
+    symbols = () if form.symbols is None else form.symbols or _found_symbols(cells, columns.targets)
+    found = tuple(_one_series(own, group, header, columns, name, symbols) for own, group in groups.items())
     targets, known = (tuple(header[i] for i in places) for places in (columns.targets, columns.known))
     time = None if columns.time is None else header[columns.time]
-    return SeriesFile(found, targets, known, time, tuple(_findings(found, targets, name)))
+    return SeriesFile(found, targets, known, time, tuple(_findings(found, targets, name)), symbols)
 
 
 def _table(rows: Iterator[tuple[int, list[str]]], name: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -176,7 +181,13 @@ def _place(header: list[str], wanted: str, option: str, file: str) -> int:
     return header.index(wanted)
 
 
-def _one_series(own: str, group: list[tuple[int, list[str]]], header: list[str], columns: _Columns, file: str) -> Series:
+def _found_symbols(cells: list[tuple[int, list[str]]], places: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(sorted({row[place].strip() for _, row in cells for place in places} - {""}))
+
+
+def _one_series(
+    own: str, group: list[tuple[int, list[str]]], header: list[str], columns: _Columns, file: str, symbols: tuple[str, ...]
+) -> Series:
     lines = [line for line, _ in group]
     if columns.time is None:
         axis = counted(len(group))
@@ -189,7 +200,8 @@ def _one_series(own: str, group: list[tuple[int, list[str]]], header: list[str],
             )
         axis = found
         _check_order(axis, lines, own, file)
-    values, known = (_numbers(group, places, header, file) for places in (columns.targets, columns.known))
+    values = _codes(group, columns.targets, symbols, file) if symbols else _numbers(group, columns.targets, header, file)
+    known = _numbers(group, columns.known, header, file)
     empty = np.isnan(values).all(0)
     if empty.any():
         what = f"`{header[columns.targets[int(empty.argmax())]]}`{f' of `{own}`' if own else ''} in `{file}`"
@@ -229,6 +241,20 @@ def _numbers(
             if np.isinf(found[row, column]):
                 raise DataError(f"every cell must be finite, got `{text}` in {place_of(file, line)}, column `{header[place]}`")
     return found
+
+
+def _codes(
+    group: list[tuple[int, list[str]]], places: tuple[int, ...], symbols: tuple[str, ...], file: str
+) -> Float[np.ndarray, "time columns"]:
+    """The places of symbols among the known ones; NaN for an empty cell."""
+    codes = {"": np.nan, **{symbol: float(code) for code, symbol in enumerate(symbols)}}
+    for line, cells in group:
+        unknown = next((cells[place] for place in places if cells[place].strip() not in codes), None)
+        if unknown is not None:
+            raise DataError(
+                f"every symbol must be one that the model was fitted to, got `{unknown}` in {place_of(file, line)}; {nearest(unknown, symbols)}"
+            )
+    return np.array([[codes[cells[place].strip()] for place in places] for _, cells in group])
 
 
 def _findings(series: Sequence[Series], targets: tuple[str, ...], file: str) -> Iterable[str]:

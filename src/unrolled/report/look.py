@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from unrolled.core.errors import DataError
 from unrolled.core.files import write_text
-from unrolled.report import forecast_look, label_look
+from unrolled.report import forecast_look, label_look, state_look
 from unrolled.report.page import fill
 from unrolled.report.trace import Part, checked, clean, finite, visible
 from unrolled.report.wording import NOTHING, decimal, setting
@@ -115,7 +115,7 @@ def write_look(trace: dict[str, Any], page: Path) -> Path:
     """Draw a trace into one page that fetches nothing.
 
     Args:
-        trace: in the form of `Trace`, or of `label_look.LabelTrace` or `forecast_look.ForecastTrace` where its task is one of those.
+        trace: in the form of `Trace`, or of `label_look.LabelTrace`, `forecast_look.ForecastTrace` or `state_look.StateTrace` where its task is one of those.
         page: where the page shall stand.
 
     Returns:
@@ -130,6 +130,8 @@ def write_look(trace: dict[str, Any], page: Path) -> Path:
         html = label_look.render(label_look.read_trace(trace))
     elif task == forecast_look.TASK:
         html = forecast_look.render(forecast_look.read_trace(trace))
+    elif task in state_look.TASKS:
+        html = state_look.render(state_look.read_trace(trace))
     else:
         html = render(read_trace(trace))
     write_text(page, html)

@@ -14,6 +14,7 @@ from unrolled.tasks.forecasting import Forecast, ForecastingRun
 from unrolled.tasks.forecasting_data import open_series, parts_of
 from unrolled.tasks.label_look import look_settings
 from unrolled.tasks.recorded_data import recorded_files
+from unrolled.tasks.series_future import end_of
 
 FORMAT = 1
 MOST_PAST = 300
@@ -57,7 +58,7 @@ def trace_forecasting(run: ForecastingRun, found: SeriesFile | None, source: str
     past = settings.past or max(min(lookback, MOST_PAST), 2 * horizon)
     columns = len(run.learnt.targets)
     begins: list[int | None] = [None] * len(found.series) if spans is None else list(spans)
-    able = [pair for pair in zip(found.series, begins, strict=True) if _end(pair[0]) >= lookback] or [(found.series[0], None)]
+    able = [pair for pair in zip(found.series, begins, strict=True) if end_of(pair[0]) >= lookback] or [(found.series[0], None)]
     panels = []
     for one, begin in able[: -(-settings.panels // columns)]:
         panels += _panels(run, one, past, _origins(one, (lookback, horizon), begin, settings.checks))
@@ -87,16 +88,10 @@ def read_for_look(run: ForecastingRun, path: Path) -> SeriesFile:
     return open_series(run.settings.data, [path], run.learnt.targets)
 
 
-def _end(series: Series) -> int:
-    """The point behind the last value."""
-    there = np.flatnonzero(~np.isnan(series.values).all(1))
-    return int(there[-1]) + 1 if len(there) else 0
-
-
 def _origins(series: Series, sizes: tuple[int, int], begin: int | None, count: int) -> list[int]:
     """Points from which forecasts are made whose truth is known: evenly over a part, or the last ones that do not overlap."""
     lookback, horizon = sizes
-    there, last = ~np.isnan(series.values).all(1), _end(series) - horizon
+    there, last = ~np.isnan(series.values).all(1), end_of(series) - horizon
     if begin is None:
         wanted = [last - horizon * step for step in reversed(range(count))]
     else:
@@ -108,7 +103,7 @@ def _origins(series: Series, sizes: tuple[int, int], begin: int | None, count: i
 
 def _panels(run: ForecastingRun, series: Series, past: int, origins: list[int]) -> list[dict[str, Any]]:
     """A panel for each column of a series."""
-    horizon, end = run.learnt.sizes.horizon, _end(series)
+    horizon, end = run.learnt.sizes.horizon, end_of(series)
     if run.learnt.known and len(series.values) < end + horizon and end - horizon >= run.learnt.sizes.lookback:
         end -= horizon  # what is known in advance ends with the file: the last forecast that could be made
     forecasts = [(origin, run.forecast(_as_of(series, origin, horizon))) for origin in (end, *(one for one in origins if one != end))]

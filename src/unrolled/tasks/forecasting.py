@@ -25,6 +25,7 @@ from unrolled.tasks.forecasting_settings import ForecastingRunSettings
 from unrolled.tasks.recorded_data import record_files, recorded_files
 from unrolled.tasks.row_windows import RowObjective, RowWindow, RowWindows
 from unrolled.tasks.run_folder import RunFolder, new_run
+from unrolled.tasks.series_future import end_of, with_future
 from unrolled.tasks.task import DataFiles, Task
 from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded, summary_of
 from unrolled.tasks.training_log import Display, open_tensorboard
@@ -200,22 +201,11 @@ class ForecastingRun:
     def _with_future(self, series: Series) -> tuple[Series, int]:
         """The series with as many rows behind its last value as are forecast, and where they begin."""
         lookback, horizon, _ = self.learnt.sizes
-        there = ~np.isnan(series.values).all(1)
-        end = int(np.flatnonzero(there)[-1]) + 1 if there.any() else 0
-        of = f" of `{series.name}`" if series.name else ""
+        end = end_of(series)
         if end < lookback:
+            of = f" of `{series.name}`" if series.name else ""
             raise DataError(f"a forecast needs the last {lookback} points{of}, got {end}; give more of the past")
-        given = series.select(0, end + horizon)
-        missing = end + horizon - len(given.values)
-        if self.learnt.known and missing:
-            raise DataError(
-                f"`{self.learnt.known[0]}`{of} must be known for all {horizon} points that are forecast, "
-                f"but {horizon - missing} rows stand behind the last value; give rows without values for the others"
-            )
-        more = given.axis.after(missing)
-        axis = TimeAxis(given.axis.texts + more.texts, np.concatenate([given.axis.numbers, more.numbers]), more.dated)
-        blank, known = np.full((missing, given.values.shape[1]), np.nan), np.zeros((missing, given.known.shape[1]))
-        return Series(series.name, axis, np.concatenate([given.values, blank]), np.concatenate([given.known, known])), end
+        return with_future(series, horizon, self.learnt.known), end
 
     def forecasts(self, found: SeriesFile) -> Iterator[Forecast]:
         """What comes behind every series.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,13 +71,14 @@ def form_of(data: Any, targets: tuple[str, ...] = ()) -> SeriesForm:
     return SeriesForm(data.time, targets or data.targets, data.known, data.series, data.delimiter, data.encoding)
 
 
-def open_series(data: Any, files: Sequence[Path], targets: tuple[str, ...] = ()) -> SeriesFile:
+def open_series(data: Any, files: Sequence[Path], targets: tuple[str, ...] = (), *, symbols: tuple[str, ...] | None = None) -> SeriesFile:
     """The series of files, which must have the same columns.
 
     Args:
         data: settings of the run.
         files: one or several.
         targets: the columns that the run forecasts; those of the settings, or of the first file, when empty.
+        symbols: what cells of targets are, where they are no numbers; all that are found when empty.
 
     Returns:
         All of them.
@@ -84,7 +86,8 @@ def open_series(data: Any, files: Sequence[Path], targets: tuple[str, ...] = ())
     Raises:
         DataError: other columns, or two series of one name.
     """
-    found = [read_series(path, form_of(data, targets)) for path in files]
+    form = replace(form_of(data, targets), symbols=symbols)
+    found = [read_series(path, form) for path in files]
     for path, one in zip(files, found, strict=True):
         if one.targets != found[0].targets:
             columns = ", ".join(f"`{name}`" for name in one.targets)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from unrolled.core.settings import Settings
 from unrolled.models.forecaster_settings import ForecasterSettings
 from unrolled.tasks.labelling_settings import LabelOptimizerSettings
+from unrolled.tasks.series_settings import SeriesDataSettings
 from unrolled.train.settings import TrainSettings
 
 
-class ForecastingDataSettings(Settings):
+class ForecastingDataSettings(SeriesDataSettings):
     """How series are read, and what of them is forecast."""
 
     horizon: int | None = Field(None, ge=1)
@@ -21,28 +22,10 @@ class ForecastingDataSettings(Settings):
     """Points of the past that a forecast sees; twice the horizon, and at least two seasons, when not given."""
     season: int | None = Field(None, ge=1)
     """Points of a season (24 of hours, 12 of months); the usual one of the times when not given."""
-    targets: tuple[str, ...] = ()
-    """The columns that are forecast, with commas between them; all other ones when empty."""
-    known: tuple[str, ...] = ()
-    """Columns whose future is known, with commas between them: prices, holidays, plans."""
-    time: str | None = None
-    """The column of times; one with a usual name (`date`, `time`, …), or none, when not given."""
-    series: str | None = None
-    """The column that tells several series apart."""
-    delimiter: str = Field(",", min_length=1, max_length=1)
-    """What stands between the cells of a row."""
-    encoding: str = "utf-8"
-    """How the bytes of files stand for characters."""
     valid: float | None = Field(None, gt=0)
     """The end of every series validates: a share of it, or from 1 on so many points; a tenth, and room for some windows, when not given."""
     test: float = Field(0.0, ge=0)
     """What comes behind that is left for `eval --split test`: a share, or from 1 on so many points."""
-
-    @field_validator("targets", "known", mode="before")
-    @classmethod
-    def _names(cls, given: Any) -> Any:
-        # `--set data.known=price,holiday` is what a person types.
-        return tuple(name.strip() for name in given.split(",")) if isinstance(given, str) else given
 
 
 class ForecastingTrainSettings(TrainSettings):

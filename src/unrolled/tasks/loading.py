@@ -8,16 +8,22 @@ from typing import Any
 
 from unrolled.core.errors import ConfigurationError, RunError, nearest
 from unrolled.tasks.classification import CLASSIFICATION
+from unrolled.tasks.fit_hmm import HIDDEN_MARKOV
+from unrolled.tasks.fit_linear import LINEAR_SYSTEM, STRUCTURAL
 from unrolled.tasks.forecasting import FORECASTING
 from unrolled.tasks.language_model import LANGUAGE_MODEL
 from unrolled.tasks.masked_language_model import MASKED
 from unrolled.tasks.run_folder import RunFolder
 from unrolled.tasks.tagging import TAGGING
-from unrolled.tasks.task import Task
+from unrolled.tasks.task import RunTask
 from unrolled.tasks.translation import TRANSLATION
 from unrolled.train.precision import choose_device
 
-TASKS: dict[str, Task[Any]] = {task.name: task for task in (LANGUAGE_MODEL, TRANSLATION, TAGGING, CLASSIFICATION, MASKED, FORECASTING)}
+TRAINED: tuple[RunTask[Any], ...] = (LANGUAGE_MODEL, TRANSLATION, TAGGING, CLASSIFICATION, MASKED, FORECASTING)
+"""Tasks of `unrolled train`."""
+FITTED: tuple[RunTask[Any], ...] = (HIDDEN_MARKOV, LINEAR_SYSTEM, STRUCTURAL)
+"""Tasks of `unrolled fit`."""
+TASKS: dict[str, RunTask[Any]] = {task.name: task for task in (*TRAINED, *FITTED)}
 """All tasks by name."""
 
 
@@ -44,7 +50,12 @@ def load(path: Path | str, *, trust: bool = False, device: str = "cpu", task: st
         raise RunError(f"the run `{path}` is of the task `{found}`, which this version does not know; {nearest(str(found), TASKS)}")
     place = choose_device(device)
     run = TASKS[found].load(path, trust=trust)
-    run.model.to(place)
+    if TASKS[found] not in FITTED:
+        run.model.to(place)
+    elif place.type != "cpu" and device != "auto":
+        raise ConfigurationError(
+            f"`{path}` is of the task `{found}`, which computes on the processor alone, got `--device {device}`; leave it out"
+        )
     return run
 
 

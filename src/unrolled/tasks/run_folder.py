@@ -21,6 +21,9 @@ from unrolled.core.settings import Settings, read_toml, write_toml
 FORMAT = 1
 """The format number of run folders that this version writes."""
 
+FITTED = ("hmm", "lds", "structural")
+"""Tasks of `unrolled fit`; all others are of `unrolled train`."""
+
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """How `run.json` of an older format becomes the next one, by the older number."""
 
@@ -41,6 +44,8 @@ class RunFolder:
         self.weights = path / "weights.safetensors"
         self.checkpoint = path / "checkpoint.safetensors"
         self.kept = path / "kept"
+        self.model = path / "model"
+        self.learnt = path / "learnt.json"
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples.jsonl"
         self.report = path / "report.html"
@@ -120,7 +125,8 @@ class RunFolder:
         """
         found = self.facts().get("task")
         if found != task:
-            raise RunError(f"`{self.path}` must be a run of `unrolled train {task}`, and it is of the task `{found}`")
+            verb = "fit" if task in FITTED else "train"
+            raise RunError(f"`{self.path}` must be a run of `unrolled {verb} {task}`, and it is of the task `{found}`")
 
     def status(self) -> str:
         """How the run stands: `running`, `finished`, `stopped`, `failed`, or `interrupted` when it was killed.

@@ -25,13 +25,43 @@ class DataFiles(NamedTuple):
     """None where a part of the others validates."""
 
 
-class Task(ABC, Generic[Run]):
-    """A task: how its runs are made and opened."""
+class RunTask(ABC, Generic[Run]):
+    """A task whose runs can be opened."""
 
     name: ClassVar[str]
     """On the command line and in `run.json`."""
     settings: ClassVar[type[Any]]
     """Of its runs."""
+
+    @abstractmethod
+    def open_run(self, folder: RunFolder, *, trust: bool) -> Run:
+        """Open a run of this task with its best weights.
+
+        Args:
+            folder: the run.
+            trust: allow the run to import a class of its own.
+
+        Returns:
+            The run.
+        """
+
+    def load(self, path: Path | str, *, trust: bool = False) -> Run:
+        """Open a run with its best weights.
+
+        Args:
+            path: the run folder.
+            trust: allow the run to import a class of its own.
+
+        Returns:
+            The run.
+        """
+        folder = RunFolder(Path(path))
+        folder.check_task(self.name)
+        return self.open_run(folder, trust=trust)
+
+
+class Task(RunTask[Run]):
+    """A task whose runs are trained."""
 
     @abstractmethod
     def kind(self) -> Kind:
@@ -55,18 +85,6 @@ class Task(ABC, Generic[Run]):
             group: the processes that will share the training.
             display: is told what a person should know.
             trust: allow the settings to import a class of the user's own.
-        """
-
-    @abstractmethod
-    def open_run(self, folder: RunFolder, *, trust: bool) -> Run:
-        """Open a run of this task with its best weights.
-
-        Args:
-            folder: the run.
-            trust: allow the run to import a class of its own.
-
-        Returns:
-            The run.
         """
 
     def train(
@@ -140,17 +158,3 @@ class Task(ABC, Generic[Run]):
             The run, with the best weights loaded.
         """
         return self.load(train_on(self.kind(), path, changes or {}, display=display, trust=trust), trust=trust)
-
-    def load(self, path: Path | str, *, trust: bool = False) -> Run:
-        """Open a run with its best weights.
-
-        Args:
-            path: the run folder.
-            trust: allow the run to import a class of its own.
-
-        Returns:
-            The run.
-        """
-        folder = RunFolder(Path(path))
-        folder.check_task(self.name)
-        return self.open_run(folder, trust=trust)

@@ -204,6 +204,22 @@ def test_criteria_count_what_is_fitted() -> None:
     assert model.bic(outputs) == pytest.approx(13 * np.log(10) - 2 * model.score(outputs))
 
 
+def test_what_became_zero_was_fitted_as_well(tmp_path: Path) -> None:
+    outputs = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2])
+    model = HiddenMarkovModel(states=3, emission="categorical", iterations=100, tolerance=0, restarts=1)
+    fit = model.fit(outputs)
+    assert fit.dynamics.free_parameters + fit.emission.free_parameters < model.free_parameters == 2 + 3 * 2 + 3 * 2
+    assert model.aic() == pytest.approx(2 * 14 - 2 * fit.log_likelihoods[-1])
+    assert model.bic() == pytest.approx(14 * np.log(9) - 2 * fit.log_likelihoods[-1])
+    model.save(tmp_path)
+    again = HiddenMarkovModel.load(tmp_path)
+    assert (again.free_parameters, again.aic(), again.bic()) == (14, model.aic(), model.bic())
+    with pytest.raises(ConfigurationError, match="was not fitted"):
+        HiddenMarkovModel(dynamics=fit.dynamics, emission=fit.emission).aic()
+    with pytest.raises(DataError, match="must be fitted first"):
+        HiddenMarkovModel(states=2).aic()
+
+
 def test_more_states_do_not_look_better_by_bic() -> None:
     outputs = three_levels()
     found = {}

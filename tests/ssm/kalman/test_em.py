@@ -104,7 +104,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     again = LinearDynamicalSystem.load(tmp_path / "model")
     assert again.score(series) == model.score(series)
-    assert (again.aic, again.bic, again.free_parameters) == (model.aic, model.bic, model.free_parameters)
+    assert (again.aic(), again.bic(), again.free_parameters) == (model.aic(), model.bic(), model.free_parameters)
     (tmp_path / "model" / "model.json").write_text("{")
     with pytest.raises(RunError, match="is damaged"):
         LinearDynamicalSystem.load(tmp_path / "model")

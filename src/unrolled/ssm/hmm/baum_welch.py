@@ -21,6 +21,7 @@ from unrolled.ssm.hmm.dynamics import Dynamics, Expected
 from unrolled.ssm.hmm.emissions.base import Emission
 from unrolled.ssm.hmm.inference import fitting
 from unrolled.ssm.hmm.rows import Rows, pack, unpack
+from unrolled.ssm.watch import Watch, unwatched
 
 ROUNDING = 1e-9
 """By how much of its size an objective may fall."""
@@ -75,7 +76,13 @@ class _Step(NamedTuple):
 
 
 def baum_welch(
-    dynamics: Dynamics, emission: Emission, outputs: Padded, *, inputs: Tensor | None = None, settings: BaumWelchSettings | None = None
+    dynamics: Dynamics,
+    emission: Emission,
+    outputs: Padded,
+    *,
+    inputs: Tensor | None = None,
+    settings: BaumWelchSettings | None = None,
+    watch: Watch = unwatched,
 ) -> Fit:
     """Fit dynamics and emission to sequences, from where they are.
 
@@ -87,6 +94,7 @@ def baum_welch(
         outputs: `[batch, time, …]` with lengths; NaN is missing.
         inputs: `[batch, time, inputs]`, for dynamics that are driven by them.
         settings: when to stop.
+        watch: is told each log-likelihood; the start is 1.
 
     Returns:
         The fitted parts and the history.
@@ -103,7 +111,7 @@ def baum_welch(
     _check_seen(rows)
     flat_inputs = None if inputs is None else pack(Padded(inputs, outputs.lengths))
     with torch.no_grad():
-        return _iterate(dynamics, emission, rows, flat_inputs, settings)
+        return _iterate((dynamics, emission), rows, flat_inputs, settings, watch)
 
 
 def _check_seen(rows: Rows) -> None:
@@ -114,13 +122,13 @@ def _check_seen(rows: Rows) -> None:
         raise DataError("fitting needs outputs, got missing ones only")
 
 
-def _iterate(dynamics: Dynamics, emission: Emission, rows: Rows, inputs: Tensor | None, settings: BaumWelchSettings) -> Fit:
+def _iterate(before: tuple[Dynamics, Emission], rows: Rows, inputs: Tensor | None, settings: BaumWelchSettings, watch: Watch) -> Fit:
+    dynamics, emission = before
     likelihoods: list[float] = []
     objectives: list[float] = []
     repairs: list[Repair] = []
     converged = repaired = False
     begin = dynamics
-    before = dynamics, emission
     for iteration in range(settings.iterations + 1):
         step = expectation(dynamics, emission, rows, inputs)
         if objectives and not repaired:
@@ -129,6 +137,7 @@ def _iterate(dynamics: Dynamics, emission: Emission, rows: Rows, inputs: Tensor 
                 raise _fall(before, (dynamics, emission), rows, inputs, (objectives[-1], step.objective, iteration))
             converged = gain < settings.tolerance * len(rows.values)
         likelihoods.append(step.log_likelihood)
+        watch(1, iteration + 1, step.log_likelihood)
         objectives.append(step.objective)
         if converged or iteration == settings.iterations:
             break

@@ -21,12 +21,13 @@ from unrolled.ssm.hmm.baum_welch import BaumWelchSettings, Fit, baum_welch
 from unrolled.ssm.hmm.dynamics import Dynamics
 from unrolled.ssm.hmm.emissions.base import Emission
 from unrolled.ssm.hmm.inference import log_likelihood, smooth, viterbi
-from unrolled.ssm.hmm.prediction import HiddenMarkovStep, Prediction, by_kind, chain_scores, predict
+from unrolled.ssm.hmm.prediction import HiddenMarkovStep, Prediction, by_kind, chain_scores, draw_ahead, predict
 from unrolled.ssm.hmm.results import Paths
 from unrolled.ssm.hmm.sampling import Sampled, sample
 from unrolled.ssm.hmm.saving import put_together, take_apart
 from unrolled.ssm.hmm.settings import HiddenMarkovSettings
 from unrolled.ssm.hmm.start import STARTS, start_dynamics
+from unrolled.ssm.watch import Watch, unwatched
 
 Outputs = Padded | Tensor | Sequence[Tensor]
 """Sequences: padded, one by one `[time, features]`, or one alone."""
@@ -84,6 +85,8 @@ class HiddenMarkovModel:
             settings.setdefault("states", dynamics.states)
         self.settings = resolve(HiddenMarkovSettings, settings)
         self._dynamics, self._emission = dynamics, emission
+        self._last: tuple[float, int, int] | None = None
+        """Of the last fit: the log-likelihood, how many steps the sequences had, and how many numbers were free when it began."""
 
     @property
     def dynamics(self) -> Dynamics:
@@ -101,29 +104,32 @@ class HiddenMarkovModel:
 
     @property
     def free_parameters(self) -> int:
-        """How many numbers are fitted."""
-        return self.dynamics.free_parameters + self.emission.free_parameters
+        """How many numbers are fitted: those that were free when the fit began, for one that has become zero was fitted as well."""
+        return _free(self.dynamics, self.emission) if self._last is None else self._last[2]
 
-    def fit(self, outputs: Outputs, inputs: Tensor | None = None) -> Fit:
+    def fit(self, outputs: Outputs, inputs: Tensor | None = None, *, watch: Watch = unwatched) -> Fit:
         """Fit to sequences: from several beginnings, or, where the model has parts already, from these.
 
         Args:
             outputs: sequences; NaN is missing.
             inputs: `[batch, time, inputs]` that drive the transitions.
+            watch: is told of each iteration.
 
         Returns:
             The best fit and its history; the model has its parts from now on.
         """
         padded, settings = as_padded(outputs), self.settings
         when = BaumWelchSettings(settings.iterations, settings.tolerance)
-        fits = []
+        fits, free = [], 0
         for beginning in range(1 if self._dynamics is not None else settings.restarts):
             generator = torch.Generator().manual_seed(settings.seed + beginning)
             dynamics = self._dynamics or start_dynamics(settings, inputs, generator)
             emission = self._emission or STARTS[settings.emission](padded, settings, generator)
-            fits.append(baum_welch(dynamics, emission, padded, inputs=inputs, settings=when))
+            free = _free(dynamics, emission)
+            fits.append(baum_welch(dynamics, emission, padded, inputs=inputs, settings=when, watch=_from(beginning, watch)))
         best = max(fits, key=lambda fit: fit.objectives[-1])
         self._dynamics, self._emission = best.dynamics, best.emission
+        self._last = best.log_likelihoods[-1], int(padded.lengths.sum()), free
         return best
 
     def log_likelihood(self, outputs: Outputs, inputs: Tensor | None = None) -> Tensor:
@@ -193,6 +199,24 @@ class HiddenMarkovModel:
         generator = torch.Generator().manual_seed(seed)
         return predict(self.dynamics, self.emission, as_padded(outputs), steps, inputs=inputs, generator=generator)
 
+    def draw_ahead(
+        self, outputs: Outputs, steps: int, *, draws: int = 1000, inputs: tuple[Tensor, Tensor] | None = None, seed: int = 0
+    ) -> Tensor:
+        """Continuations of sequences, drawn: what bands are made of.
+
+        Args:
+            outputs: sequences so far.
+            steps: how many to look ahead.
+            draws: of each sequence.
+            inputs: those so far, and those of the next steps.
+            seed: the same gives the same.
+
+        Returns:
+            `[batch, draws, steps, features]`; without features for categorical outputs.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        return draw_ahead(self.dynamics, self.emission, as_padded(outputs), steps, inputs=inputs, draws=draws, generator=generator)
+
     def sample(self, time: int, batch: int = 1, *, inputs: Tensor | None = None, seed: int = 0) -> Sampled:
         """Sequences drawn from the model.
 
@@ -211,30 +235,39 @@ class HiddenMarkovModel:
         """The filter as `initial_state` and `step`, for streams."""
         return HiddenMarkovStep(self.dynamics, self.emission)
 
-    def aic(self, outputs: Outputs, inputs: Tensor | None = None) -> float:
+    def aic(self, outputs: Outputs | None = None, inputs: Tensor | None = None) -> float:
         """Akaike's criterion, `2 parameters - 2 log P(y)`: lower is better.
 
         Args:
-            outputs: the sequences that it was fitted to.
+            outputs: sequences; those of the last fit when not given.
             inputs: those that drive the transitions.
 
         Returns:
             A number.
         """
-        return 2 * self.free_parameters - 2 * self.score(outputs, inputs)
+        return 2 * self.free_parameters - 2 * self._scored(outputs, inputs)[0]
 
-    def bic(self, outputs: Outputs, inputs: Tensor | None = None) -> float:
+    def bic(self, outputs: Outputs | None = None, inputs: Tensor | None = None) -> float:
         """Schwarz's criterion, `parameters log(steps) - 2 log P(y)`: lower is better.
 
         Args:
-            outputs: the sequences that it was fitted to.
+            outputs: sequences; those of the last fit when not given.
             inputs: those that drive the transitions.
 
         Returns:
             A number.
         """
-        padded = as_padded(outputs)
-        return self.free_parameters * math.log(max(int(padded.lengths.sum()), 1)) - 2 * self.score(padded, inputs)
+        log_likelihood, steps = self._scored(outputs, inputs)
+        return self.free_parameters * math.log(max(steps, 1)) - 2 * log_likelihood
+
+    def _scored(self, outputs: Outputs | None, inputs: Tensor | None) -> tuple[float, int]:
+        """The log-likelihood and the number of steps."""
+        if outputs is not None:
+            padded = as_padded(outputs)
+            return self.score(padded, inputs), int(padded.lengths.sum())
+        if self._last is None:
+            raise ConfigurationError("a model that was not fitted has no criterion of its own; call `fit`, or give sequences")
+        return self._last[:2]
 
     def save(self, folder: Path | str) -> None:
         """Write `model.json` and `model.safetensors`.
@@ -245,7 +278,8 @@ class HiddenMarkovModel:
         folder, tensors = Path(folder), dict[str, Tensor]()
         parts = {name: take_apart(part, name, tensors) for name, part in (("dynamics", self.dynamics), ("emission", self.emission))}
         write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
-        write_json(folder / "model.json", {"model": "hmm", "format": FORMAT, "settings": self.settings.model_dump(), **parts})
+        told = {"model": "hmm", "format": FORMAT, "settings": self.settings.model_dump(), "fit": self._last}
+        write_json(folder / "model.json", told | parts)
 
     @classmethod
     def load(cls, folder: Path | str) -> HiddenMarkovModel:
@@ -274,4 +308,16 @@ class HiddenMarkovModel:
             )
         model = cls(dynamics=put_together(told["dynamics"], tensors), emission=put_together(told["emission"], tensors))
         model.settings = resolve(HiddenMarkovSettings, told["settings"])
+        if told.get("fit") is not None:
+            model._last = float(told["fit"][0]), int(told["fit"][1]), int(told["fit"][2])
         return model
+
+
+def _free(dynamics: Dynamics, emission: Emission) -> int:
+    """How many numbers may change."""
+    return dynamics.free_parameters + emission.free_parameters
+
+
+def _from(beginning: int, watch: Watch) -> Watch:
+    """Tells of the iterations of one of several beginnings."""
+    return lambda _, iteration, log_likelihood: watch(beginning + 1, iteration, log_likelihood)

@@ -101,6 +101,30 @@ def predict(
     Returns:
         Distributions of states, means and variances of outputs.
     """
+    inner = chain_ahead(dynamics, emission, outputs, steps, inputs=inputs)
+    states = by_kind(dynamics, inner)
+    if emission.order and steps:
+        drawn = draw_ahead(dynamics, emission, outputs, steps, inputs=inputs, draws=draws, generator=generator)
+        return Prediction(states, drawn.mean(1), drawn.var(1))
+    mean = states @ emission.mean()
+    return Prediction(states, mean, states @ (emission.variance() + emission.mean() ** 2) - mean**2)
+
+
+def chain_ahead(
+    dynamics: Dynamics, emission: Emission, outputs: Padded, steps: int, *, inputs: tuple[Tensor, Tensor] | None = None
+) -> Float[Tensor, "batch steps chain"]:
+    """The distribution of the chain's state in each of the next steps, given the outputs so far.
+
+    Args:
+        dynamics: of the states.
+        emission: of the outputs.
+        outputs: so far; a sequence may be empty.
+        steps: how many to look ahead.
+        inputs: those so far and those of the next steps.
+
+    Returns:
+        `[batch, steps, chain states]`.
+    """
     past, future = inputs or (None, None)
     filtered = filter(dynamics.chain(past), chain_scores(dynamics, emission, outputs)).probabilities
     last = (
@@ -108,38 +132,47 @@ def predict(
         if filtered.shape[1]
         else filtered.new_zeros(len(filtered), filtered.shape[2])
     )
-    chain = dynamics.chain(future)
-    inner = ahead(chain, last, outputs.lengths > 0, steps)
-    states = by_kind(dynamics, inner)
-    if emission.order and steps:
-        return _by_draws(dynamics, emission, outputs, (inner, states, future), draws, generator)
-    mean = states @ emission.mean()
-    return Prediction(states, mean, states @ (emission.variance() + emission.mean() ** 2) - mean**2)
+    return ahead(dynamics.chain(future), last, outputs.lengths > 0, steps)
 
 
-def _by_draws(
+def draw_ahead(
     dynamics: Dynamics,
     emission: Emission,
     outputs: Padded,
-    told: tuple[Tensor, Tensor, Tensor | None],
-    draws: int,
-    generator: torch.Generator | None,
-) -> Prediction:
-    inner, states, future = told
+    steps: int,
+    *,
+    inputs: tuple[Tensor, Tensor] | None = None,
+    draws: int = 1000,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Continuations of sequences, drawn.
+
+    Args:
+        dynamics: of the states.
+        emission: of the outputs.
+        outputs: so far.
+        steps: how many to look ahead, at least 1.
+        inputs: those so far and those of the next steps.
+        draws: of each sequence.
+        generator: source of randomness.
+
+    Returns:
+        `[batch, draws, steps, features]`; without features for categorical outputs.
+    """
+    inner = chain_ahead(dynamics, emission, outputs, steps, inputs=inputs)
     data = outputs.data.unsqueeze(-1) if outputs.data.dim() == 2 else outputs.data
     back = outputs.lengths.unsqueeze(1) + torch.arange(-emission.order, 0)
     history = torch.where((back >= 0).unsqueeze(-1), data[torch.arange(len(data)).unsqueeze(1), back.clamp(min=0)], 0).nan_to_num(0)
-    many = None if future is None else future.repeat_interleave(draws, 0)
     drawn = continue_from(
         dynamics,
         emission,
         inner[:, 0].repeat_interleave(draws, 0),
-        states.shape[1],
-        inputs=many,
+        steps,
+        inputs=None if inputs is None else inputs[1].repeat_interleave(draws, 0),
         history=history.repeat_interleave(draws, 0),
         generator=generator,
-    ).outputs.view(len(data), draws, states.shape[1], -1)
-    return Prediction(states, drawn.mean(1), drawn.var(1))
+    ).outputs
+    return drawn.view(len(data), draws, *drawn.shape[1:])
 
 
 class StepState(NamedTuple):

@@ -12,12 +12,13 @@ from unrolled.ssm.kalman.rts import rts_smoother
 from unrolled.ssm.kalman.sampling import Drawn, sample, sample_states
 from unrolled.ssm.kalman.square_root import square_root_filter, square_root_smoother
 from unrolled.ssm.kalman.step import KalmanOutput, KalmanState, KalmanStep
-from unrolled.ssm.kalman.structural import StructuralModel
+from unrolled.ssm.kalman.structural import Contribution, StructuralModel
 from unrolled.ssm.kalman.system import LinearGaussian, check_system
 
 __all__ = [
     "ARMA",
     "Component",
+    "Contribution",
     "Drawn",
     "Filtered",
     "Fitted",

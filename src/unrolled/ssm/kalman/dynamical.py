@@ -17,6 +17,7 @@ from unrolled.ssm.kalman.model import LinearModel, check_fittable, read_model, s
 from unrolled.ssm.kalman.optimise import fit_by_gradient
 from unrolled.ssm.kalman.parametrise import covariance_of, free_of_covariance
 from unrolled.ssm.kalman.system import LinearGaussian, check_system
+from unrolled.ssm.watch import Watch, unwatched
 
 KIND = "lds"
 TOLERANCE = 1e-6
@@ -101,6 +102,7 @@ class LinearDynamicalSystem(LinearModel):
         iterations: int = 200,
         tolerance: float = TOLERANCE,
         generator: torch.Generator | None = None,
+        watch: Watch = unwatched,
     ) -> LinearDynamicalSystem:
         """Maximum likelihood by EM.
 
@@ -110,6 +112,7 @@ class LinearDynamicalSystem(LinearModel):
             iterations: at most so many rounds.
             tolerance: it ends where a round adds less than this a seen number.
             generator: where the start is drawn from.
+            watch: is told the log-likelihood of each round.
 
         Returns:
             The model itself, fitted.
@@ -122,6 +125,7 @@ class LinearDynamicalSystem(LinearModel):
         for _ in range(iterations):
             smoothed = kalman_smoother(system, padded, known)
             history.append(float(smoothed.log_likelihood.sum()))
+            watch(1, len(history), history[-1])
             if len(history) > 1 and history[-1] < history[-2] - FALL * (abs(history[-2]) + seen):
                 raise DataError(
                     f"the likelihood must not fall in EM, got {history[-2]:.6g}, then {history[-1]:.6g} in round {len(history)}: "
@@ -135,7 +139,13 @@ class LinearDynamicalSystem(LinearModel):
         return self
 
     def fit_by_gradient(
-        self, series: Tensor | Padded, inputs: Tensor | None = None, *, iterations: int = 500, generator: torch.Generator | None = None
+        self,
+        series: Tensor | Padded,
+        inputs: Tensor | None = None,
+        *,
+        iterations: int = 500,
+        generator: torch.Generator | None = None,
+        watch: Watch = unwatched,
     ) -> LinearDynamicalSystem:
         """Maximum likelihood by L-BFGS: fewer rounds than EM where the noise is small.
 
@@ -144,13 +154,14 @@ class LinearDynamicalSystem(LinearModel):
             inputs: known inputs `[batch, time, input]`.
             iterations: at most so many.
             generator: where the start is drawn from.
+            watch: is told each log-likelihood that was evaluated.
 
         Returns:
             The model itself, fitted.
         """
         system, padded, known = self._begin(series, inputs, generator)
         pieces = _Pieces(system, self.structure)
-        found = fit_by_gradient(pieces.build, [pieces.start()], padded, known, iterations=iterations)
+        found = fit_by_gradient(pieces.build, [pieces.start()], padded, known, iterations=iterations, watch=watch)
         held: dict[str, Any] = pieces.build(found.parameters)._asdict()
         held = {name: None if one is None else one.detach() for name, one in held.items()}
         self._system = LinearGaussian(**held)

@@ -87,6 +87,10 @@ def check_structure(structure: Structure) -> None:
             raise ConfigurationError(
                 f"a structure must name fields of `LinearGaussian`, got `{name}`; {nearest(name, LinearGaussian._fields)}"
             )
+    for name in structure.covariances or {}:
+        if not name.endswith("covariance"):
+            known = [field for field in LinearGaussian._fields if field.endswith("covariance")]
+            raise ConfigurationError(f"only a covariance has a form, got one for `{name}`; {nearest(name, known)}")
     for form in (structure.covariances or {}).values():
         if form not in COVARIANCES:
             raise ConfigurationError(

@@ -145,18 +145,36 @@ class LinearModel(ABC):
         rows = Padded(like.new_zeros(batch, time, self.system.observed), torch.full((batch,), time, device=like.device))
         return sample(self.system, time, batch, inputs=self.known_inputs(rows, inputs), generator=generator)
 
-    @property
-    def aic(self) -> float:
-        """Akaike's criterion of the last fit: twice the parameters, less twice the log-likelihood."""
-        return 2 * self.free_parameters - 2 * self._fit()[0]
+    def aic(self, series: Tensor | Padded | None = None, inputs: Tensor | None = None) -> float:
+        """Akaike's criterion: twice the parameters, less twice the log-likelihood. Lower is better.
 
-    @property
-    def bic(self) -> float:
-        """The Bayesian criterion of the last fit: each parameter costs the logarithm of how many numbers were seen."""
-        log_likelihood, seen = self._fit()
-        return self.free_parameters * math.log(seen) - 2 * log_likelihood
+        Args:
+            series: outputs `[batch, time, observed]`; those of the last fit when not given.
+            inputs: known inputs `[batch, time, input]`.
 
-    def _fit(self) -> tuple[float, int]:
+        Returns:
+            A number.
+        """
+        return 2 * self.free_parameters - 2 * self._scored(series, inputs)[0]
+
+    def bic(self, series: Tensor | Padded | None = None, inputs: Tensor | None = None) -> float:
+        """The Bayesian criterion: each parameter costs the logarithm of how many numbers were seen. Lower is better.
+
+        Args:
+            series: outputs `[batch, time, observed]`; those of the last fit when not given.
+            inputs: known inputs `[batch, time, input]`.
+
+        Returns:
+            A number.
+        """
+        log_likelihood, seen = self._scored(series, inputs)
+        return self.free_parameters * math.log(max(seen, 1)) - 2 * log_likelihood
+
+    def _scored(self, series: Tensor | Padded | None, inputs: Tensor | None) -> tuple[float, int]:
+        """The log-likelihood, and how many numbers were seen."""
+        if series is not None:
+            padded = as_padded(self.system, series)
+            return self.score(padded, inputs), int((~padded.data.isnan()).sum())
         if self.log_likelihood is None or self.seen is None:
             raise ConfigurationError("the model must be fitted first, got one that is not; call `fit`")
         return self.log_likelihood, self.seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from unrolled.core.padded import Padded
 from unrolled.ssm.kalman.entries import as_padded, check_inputs, entries
 from unrolled.ssm.kalman.inference import likelihood_of
 from unrolled.ssm.kalman.system import LinearGaussian, check_system, symmetric
+from unrolled.ssm.watch import Watch, unwatched
 
 CHANGE = 1e-11
 """The search ends where a step changes the log-likelihood by less than this share."""
@@ -39,6 +41,7 @@ def fit_by_gradient(
     inputs: Tensor | None = None,
     *,
     iterations: int = 500,
+    watch: Watch = unwatched,
 ) -> Fitted:
     """The free numbers of the largest likelihood found.
 
@@ -50,6 +53,7 @@ def fit_by_gradient(
         series: outputs `[batch, time, observed]`; NaN is missing.
         inputs: known inputs `[batch, time, input]`.
         iterations: at most so many of L-BFGS.
+        watch: is told each log-likelihood that was evaluated.
 
     Returns:
         The best of all searches.
@@ -63,7 +67,8 @@ def fit_by_gradient(
         system = check_system(build(starts[0]))
         padded = as_padded(system, series)
         known = check_inputs(system, padded, inputs)
-    found = [one for one in (_search(build, start, padded, known, iterations) for start in starts) if one is not None]
+    searches = (_search(build, start, (padded, known), iterations, partial(watch, number)) for number, start in enumerate(starts, 1))
+    found = [one for one in searches if one is not None]
     if not found:
         raise DataError(
             "the log-likelihood must be finite at one of `starts`, got none that is; try starts nearer to the scale of the data"
@@ -72,8 +77,13 @@ def fit_by_gradient(
 
 
 def _search(
-    build: Callable[[Tensor], LinearGaussian], start: Tensor, series: Padded, inputs: Tensor | None, iterations: int
+    build: Callable[[Tensor], LinearGaussian],
+    start: Tensor,
+    data: tuple[Padded, Tensor | None],
+    iterations: int,
+    watch: Callable[[int, float], None],
 ) -> Fitted | None:
+    series, inputs = data
     free = start.detach().clone().requires_grad_()
     count = max(int((~series.data.isnan()).sum()), 1)
     history: list[float] = []
@@ -89,6 +99,7 @@ def _search(
             return torch.full_like(value, 1e10)
         value.backward()
         history.append(-float(value.detach()) * count)
+        watch(len(history), history[-1])
         if history[-1] > best[0]:
             best = history[-1], free.detach().clone()
         return value
@@ -103,4 +114,5 @@ def _search(
             system = symmetric(build(free))
             history.append(float(likelihood_of(system, entries(system, series, inputs)).sum()))
             best = history[-1], free.detach().clone()
+            watch(1, history[-1])
     return Fitted(best[1], best[0], history) if history else None

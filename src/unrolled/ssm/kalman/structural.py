@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -18,10 +19,19 @@ from unrolled.ssm.kalman.model import LinearModel, check_fittable, read_model, s
 from unrolled.ssm.kalman.optimise import fit_by_gradient
 from unrolled.ssm.kalman.parametrise import POSITIVE, Kind
 from unrolled.ssm.kalman.system import LinearGaussian
+from unrolled.ssm.watch import Watch, unwatched
 
 STARTS = (0.3, 0.03, 0.001)
 """Variances begin at these shares of the variance of the data, one search each."""
 KIND = "structural"
+
+
+class Contribution(NamedTuple):
+    """What a component contributes to the output, given all of the series."""
+
+    means: Float[Tensor, "batch time"]
+    variances: Float[Tensor, "batch time"]
+    """Zero for a regression, whose coefficients are taken as known."""
 
 
 class StructuralModel(LinearModel):
@@ -125,13 +135,16 @@ class StructuralModel(LinearModel):
             diffuse=diffuse,
         )
 
-    def fit(self, series: Tensor | Padded, inputs: Tensor | None = None, *, iterations: int = 500) -> StructuralModel:
+    def fit(
+        self, series: Tensor | Padded, inputs: Tensor | None = None, *, iterations: int = 500, watch: Watch = unwatched
+    ) -> StructuralModel:
         """Maximum likelihood by L-BFGS, from several starts.
 
         Args:
             series: `[batch, time, 1]`, all with the same parameters; NaN is missing.
             inputs: `[batch, time, input]` for `Regression`.
             iterations: at most so many a start.
+            watch: is told each log-likelihood that was evaluated.
 
         Returns:
             The model itself, fitted.
@@ -147,7 +160,7 @@ class StructuralModel(LinearModel):
             return self.fixed | {name: kind.bind(part) for (name, (kind, _)), part in zip(kinds.items(), parts, strict=True)}
 
         starts = [torch.cat([torch.zeros(0).double(), *_begin(kinds, float(seen.var()) * share)]) for share in STARTS]
-        found = fit_by_gradient(lambda free: self.build(values_of(free)), starts, padded, inputs, iterations=iterations)
+        found = fit_by_gradient(lambda free: self.build(values_of(free)), starts, padded, inputs, iterations=iterations, watch=watch)
         self.parameters = {name: value.detach() for name, value in values_of(found.parameters).items()}
         self._keep(found.log_likelihood, padded, found.history)
         return self
@@ -162,21 +175,37 @@ class StructuralModel(LinearModel):
         Returns:
             By the name of the component; all together are the output less its noise.
         """
+        return {name: part.means for name, part in self.decompose_with_variances(series, inputs).items()}
+
+    def decompose_with_variances(self, series: Tensor | Padded, inputs: Tensor | None = None) -> dict[str, Contribution]:
+        """The same, with how sure each contribution is.
+
+        Args:
+            series: `[batch, time, 1]`; NaN is missing.
+            inputs: `[batch, time, input]` for `Regression`.
+
+        Returns:
+            By the name of the component.
+        """
         assert self.parameters is not None or self.system
         padded, system = as_padded(self.system, series), self.system
-        means = self.smooth(padded, inputs).means
+        smoothed = self.smooth(padded, inputs)
         found, place, column = {}, 0, 0
         for component, names, _ in self._named():
             own = {name: self.parameters[outer] for name, outer in names.items()}  # type: ignore[index]
             if isinstance(component, Regression):
                 assert inputs is not None
-                part = inputs[:, :, column : column + component.inputs].to(means) @ own["coefficient"]
+                part = inputs[:, :, column : column + component.inputs].to(smoothed.means) @ own["coefficient"]
+                variance = torch.zeros_like(part)
                 column += component.inputs
             else:
                 size = len(component.block(own).emission)
-                part = means[:, :, place : place + size] @ system.emission[0, place : place + size]
+                here = slice(place, place + size)
+                row = system.emission[0, here]
+                part = smoothed.means[:, :, here] @ row
+                variance = (smoothed.covariances[:, :, here, here] @ row @ row).clamp(min=0)
                 place += size
-            found[next(iter(names.values()))] = part.where(padded.mask, 0)
+            found[next(iter(names.values()))] = Contribution(part.where(padded.mask, 0), variance.where(padded.mask, 0))
         return found
 
     def save(self, folder: str | Path) -> None:

@@ -1,0 +1,260 @@
+"""Fitted models from files to runs, held to what can be computed by hand: enumeration, closed forms, the same by the model object alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import unrolled
+from unrolled.core.errors import ConfigurationError, DataError, RunError
+from unrolled.core.padded import pad
+from unrolled.data.series import Series
+from unrolled.data.time_axis import counted
+from unrolled.report import write_look
+from unrolled.ssm.hmm import HiddenMarkovModel
+from unrolled.tasks.fit_hmm import fit_hidden_markov_model
+from unrolled.tasks.fit_linear import fit_linear_dynamical_system, fit_structural_model
+from unrolled.tasks.fit_look import trace_fit
+from unrolled.tasks.hidden_markov_run import HiddenMarkovRun
+
+START: dict[str, Any] = {
+    "initial": [0.6, 0.4],
+    "transition": [[0.7, 0.3], [0.2, 0.8]],
+    "probabilities": [[0.5, 0.4, 0.1], [0.1, 0.2, 0.7]],
+}
+SYMBOLS = "acbcc"
+
+
+def unfitted(folder: Path) -> HiddenMarkovRun:
+    """A run whose model is what was given: no iteration."""
+    (folder / "text.txt").write_text(f"{SYMBOLS}\nab\n")
+    (folder / "start.json").write_text(json.dumps(START))
+    model = {"start": str(folder / "start.json"), "iterations": 0}
+    run = fit_hidden_markov_model(folder / "text.txt", out=folder / "run", differences={"model": model})
+    assert isinstance(run, HiddenMarkovRun)
+    return run
+
+
+def enumerated() -> tuple[np.ndarray, tuple[int, ...], float]:
+    """Posterior, likeliest path and log-likelihood of `SYMBOLS`, over all paths."""
+    codes = ["abc".index(symbol) for symbol in SYMBOLS]
+    joint = {}
+    for path in product(range(2), repeat=len(codes)):
+        chance = START["initial"][path[0]]
+        for t, state in enumerate(path):
+            chance *= START["probabilities"][state][codes[t]] * (START["transition"][path[t - 1]][state] if t else 1)
+        joint[path] = chance
+    total = sum(joint.values())
+    posterior = np.array(
+        [[sum(p for path, p in joint.items() if path[t] == state) / total for state in range(2)] for t in range(len(codes))]
+    )
+    return posterior, max(joint, key=joint.__getitem__), math.log(total)
+
+
+def test_states_of_symbols_are_those_of_enumeration(tmp_path: Path) -> None:
+    run = unfitted(tmp_path)
+    first = run.open().series[0]
+    posterior, path, log_likelihood = enumerated()
+    states = run.states(first)
+    assert states.probabilities == pytest.approx(posterior, abs=1e-12)
+    assert tuple(states.path - 1) == path
+    assert run.model.score(torch.from_numpy(first.values)) == pytest.approx(log_likelihood)
+    ahead = posterior[-1] @ np.array(START["transition"])
+    assert run.coming_states(first, 2)[0] == pytest.approx(ahead)
+    forecast = run.forecast(first, 1)
+    assert forecast.targets == ("a", "b", "c")
+    assert forecast.best[0] == pytest.approx(ahead @ np.array(START["probabilities"]))
+
+
+def test_a_run_keeps_what_was_fitted(tmp_path: Path) -> None:
+    run = unfitted(tmp_path)
+    again = unrolled.load(tmp_path / "run")
+    assert again.evaluate() == run.evaluate()
+    assert again.evaluate().perplexity == pytest.approx(math.exp(again.evaluate().loss))
+    assert again.model.aic() == again.summary()["aic"] == run.model.aic()
+    assert {part["name"] for part in again.learnt()} == {"states", "symbols", "from ↓ to →"}
+    assert next(part for part in again.learnt() if part["name"] == "symbols")["columns"] == ["a", "b", "c"]
+    assert [line["iteration"] for line in again.history()] == [1]
+    with pytest.raises(RunError, match="exists already"):
+        fit_hidden_markov_model(tmp_path / "text.txt", out=tmp_path / "run")
+    with pytest.raises(ConfigurationError, match="computes on the processor alone|must be"):
+        unrolled.load(tmp_path / "run", device="cuda")
+
+
+def csv_of(path: Path, **columns: Any) -> Path:
+    rows = zip(*columns.values(), strict=True)
+    path.write_text("\n".join([",".join(columns), *(",".join("" if cell is None else str(cell) for cell in row) for row in rows)]) + "\n")
+    return path
+
+
+def two_levels(time: int = 60) -> list[float]:
+    noise = torch.randn(time, generator=torch.Generator().manual_seed(1)).tolist()
+    return [round(noise[t] + 6 * (t // 10 % 2), 3) for t in range(time)]
+
+
+def test_several_series_are_fitted_together(tmp_path: Path) -> None:
+    values, names = two_levels(), ["x"] * 25 + ["y"] * 35
+    path = csv_of(tmp_path / "two.csv", shop=names, sold=[None if t == 7 else value for t, value in enumerate(values)])
+    run = fit_hidden_markov_model(path, out=tmp_path / "run", differences={"data": {"series": "shop"}, "model": {"restarts": 1}})
+    parts = [torch.tensor(values[:25]).double().unsqueeze(1), torch.tensor(values[25:]).double().unsqueeze(1)]
+    parts[0][7] = torch.nan
+    alone = HiddenMarkovModel(states=2, restarts=1)
+    alone.fit(parts)
+    assert run.model.score(pad(parts)) == pytest.approx(alone.score(pad(parts)))
+    assert run.folder.fact("data")["values"] == 59
+    assert [one.series for one in run.forecasts(run.open(), 1)] == ["x", "y"]
+    assert run.summary()["bic"] == pytest.approx(alone.bic(pad(parts)))
+
+
+def test_the_band_of_a_mixture_holds_its_share(tmp_path: Path) -> None:
+    run = fit_hidden_markov_model(csv_of(tmp_path / "a.csv", x=two_levels()), out=tmp_path / "run", differences={"model": {"restarts": 1}})
+    assert isinstance(run, HiddenMarkovRun)
+    series = run.open().series[0]
+    forecast = run.forecast(series, 8, level=0.9)
+    shares = torch.from_numpy(run.coming_states(series, 8))
+    normal = torch.distributions.Normal(run.model.emission.mean()[:, 0], run.model.emission.variance()[:, 0].sqrt())
+    assert forecast.low is not None
+    assert forecast.high is not None
+    for step in range(8):
+        for end, wanted in ((forecast.low, 0.05), (forecast.high, 0.95)):
+            below = float((shares[step] * normal.cdf(torch.tensor(float(end[step, 0])))).sum())
+            assert below == pytest.approx(wanted, abs=0.015)
+    assert forecast.best[:, 0] == pytest.approx((shares @ run.model.emission.mean())[:, 0].numpy())
+    with pytest.raises(ConfigurationError, match="`level` must be above 0"):
+        run.forecast(series, 1, level=1.0)
+
+
+@pytest.mark.parametrize("emission", ["poisson", "bernoulli", "mixture", "autoregressive", "gaussian"])
+def test_every_emission_is_fitted_told_and_drawn(emission: str, tmp_path: Path) -> None:
+    values = [float(value > 3) if emission == "bernoulli" else round(abs(value)) for value in two_levels(40)]
+    more: dict[str, Any] = {"emission": emission, "iterations": 3, "restarts": 1, "structure": "banded", "covariance": "full"}
+    still = [1] * 40 if emission in ("poisson", "bernoulli") else values[::-1]
+    path = csv_of(tmp_path / "a.csv", x=values, y=still)
+    run = fit_hidden_markov_model(path, out=tmp_path / "run", differences={"model": more})
+    trace = trace_fit(run, None, "")
+    assert trace["panels"][0]["columns"][0]["ahead"]["low"][0] <= trace["panels"][0]["columns"][0]["ahead"]["high"][0]
+    assert ("standard deviations" in {table["name"] for table in trace["tables"]}) == (emission not in ("poisson", "bernoulli"))
+    assert write_look(trace, tmp_path / "look.html").exists()
+
+
+def test_explicit_durations_and_known_inputs_of_states(tmp_path: Path) -> None:
+    values = two_levels(40)
+    path = csv_of(tmp_path / "a.csv", x=values, hot=[t // 10 % 2 for t in range(40)])
+    few = {"iterations": 1, "restarts": 1}
+    run = fit_hidden_markov_model(path, out=tmp_path / "long", differences={"data": {"targets": "x"}, "model": few | {"longest": 12}})
+    assert all(1 <= stay <= 12 for _, stay in run.learnt()[0]["rows"].values())
+    run = fit_hidden_markov_model(path, out=tmp_path / "hot", differences={"data": {"known": "hot"}, "model": few})
+    series = run.open().series[0]
+    with pytest.raises(DataError, match="`hot` must be known for all 2 points"):
+        run.forecast(series, 2)
+    known = Series("", counted(42), np.concatenate([series.values, [[np.nan]] * 2]), np.concatenate([series.known, [[0.0], [1.0]]]))
+    assert len(run.forecast(known, 2).best) == 2
+    assert trace_fit(run, run.open()._replace(series=(known,)), "", horizon=2)["panels"][0]["times"][-1] == "41"
+
+
+def test_components_add_up_to_what_is_drawn(tmp_path: Path) -> None:
+    values = [t + 3 * (t % 4 == 0) + noise for t, noise in enumerate(two_levels(32))]
+    values[9] = None  # type: ignore[call-overload]
+    path = csv_of(
+        tmp_path / "a.csv",
+        month=[f"2020-{1 + 3 * (t % 4):02}" if t < 4 else f"{2020 + t // 4}-{1 + 3 * (t % 4):02}" for t in range(32)],
+        x=values,
+    )
+    model = {"components": "trend+seasonal", "iterations": 5, "fixed": {"irregular": 1.0}}
+    run = fit_structural_model(path, out=tmp_path / "run", differences={"model": model})
+    assert run.reading.season == run.reading.horizon == 4
+    assert run.model.parameters["irregular"] == 1
+    panel = trace_fit(run, None, "", level=0.5)["panels"][0]
+    assert [part["name"] for part in panel["components"]] == ["level", "seasonal"]
+    together = np.sum([part["best"] for part in panel["components"]], 0)
+    assert together == pytest.approx(np.array(panel["columns"][0]["fit"]["best"]))
+    assert panel["columns"][0]["values"][9] is None
+    width = np.array(panel["components"][0]["high"]) - np.array(panel["components"][0]["low"])
+    assert (width > 0).all()
+    assert width[9] > width[16]  # what is missing is known less well
+    system, smoothed = run.model.system, run.model.smooth(torch.tensor([[[math.nan if v is None else v] for v in values]]))
+    row = system.emission[0] * torch.tensor([1.0] * 2 + [0.0] * (system.states - 2), dtype=torch.float64)
+    variance = float(row @ smoothed.covariances[0, 9] @ row)
+    assert width[9] == pytest.approx(2 * 0.6744898 * math.sqrt(variance))
+
+
+def test_a_known_input_is_a_regression_and_its_future_is_wanted(tmp_path: Path) -> None:
+    noise = two_levels(30)
+    price = [t % 3 for t in range(30)]
+    path = csv_of(tmp_path / "a.csv", x=[0.01 * n + 5 * p for n, p in zip(noise, price, strict=True)], price=price)
+    differences = {"data": {"known": "price"}, "model": {"iterations": 15}}
+    run = fit_structural_model(path, out=tmp_path / "run", differences=differences)
+    found = next(part for part in run.learnt() if part["name"] == "coefficients")["rows"]["coefficient"]
+    assert found == pytest.approx([5], abs=0.05)
+    series = run.open().series[0]
+    longer = Series("", counted(32), np.concatenate([series.values, [[np.nan]] * 2]), np.concatenate([series.known, [[0.0], [2.0]]]))
+    low, high = run.forecast(longer, 2).best[:, 0]
+    assert high - low == pytest.approx(10, abs=0.1)
+    panel = trace_fit(run, run.open()._replace(series=(longer,)), "", horizon=2)["panels"][0]
+    assert [part["name"] for part in panel["components"]] == ["level", "coefficient"]
+
+
+def test_a_linear_system_begins_where_it_is_told(tmp_path: Path) -> None:
+    path = csv_of(tmp_path / "a.csv", x=two_levels(), y=two_levels()[::-1])
+    (tmp_path / "start.json").write_text(json.dumps({"transition": [[0.5]], "transition_covariance": [[1.0]]}))
+    model = {"state_size": 1, "start": str(tmp_path / "start.json"), "frozen": "transition,transition_covariance", "iterations": 3}
+    covariances = {"covariances": {"emission_covariance": "spherical"}}
+    run = fit_linear_dynamical_system(path, out=tmp_path / "run", differences={"model": model | covariances})
+    assert float(run.model.system.transition) == 0.5
+    noise = run.model.system.emission_covariance
+    assert noise[0, 0] == noise[1, 1]
+    assert noise[0, 1] == 0
+    likelihoods = [line["log_likelihood"] for line in run.history()]
+    assert len(likelihoods) == 3
+    assert likelihoods == sorted(likelihoods)
+    forecast = run.forecast(run.open().series[0], 3)
+    assert forecast.low is not None
+    again = unrolled.load(tmp_path / "run").forecast(run.open().series[0], 3)
+    assert (again.best == forecast.best).all()
+
+
+def test_the_gradient_reaches_at_least_what_em_does(tmp_path: Path) -> None:
+    path = csv_of(tmp_path / "a.csv", x=two_levels(30), y=two_levels(30)[::-1])
+    likelihoods = [
+        fit_linear_dynamical_system(
+            path, out=tmp_path / name, differences={"model": {"state_size": 1, "iterations": 15, "method": name}}
+        ).summary()["log_likelihood"]
+        for name in ("em", "gradient")
+    ]
+    assert likelihoods[1] > likelihoods[0] - 0.5
+
+
+def test_a_fit_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = csv_of(tmp_path / "a.csv", x=two_levels(20))
+    monkeypatch.setattr(HiddenMarkovModel, "save", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    with pytest.raises(OSError, match="disk"):
+        fit_hidden_markov_model(path, out=tmp_path / "deep" / "run", differences={"model": {"iterations": 2}})
+    assert [one.name for one in tmp_path.rglob("*")] == ["a.csv"]
+
+
+def test_files_together_share_their_symbols(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("s\nx\ny\nx\ny\n")
+    (tmp_path / "b.csv").write_text("s\ny\nz\nz\ny\n")
+    model = {"emission": "categorical", "iterations": 2, "restarts": 1}
+    run = fit_hidden_markov_model([tmp_path / "a.csv", tmp_path / "b.csv"], out=tmp_path / "run", differences={"model": model})
+    assert run.reading.symbols == ("x", "y", "z")
+    assert [one.values[:, 0].tolist() for one in run.open().series] == [[0, 1, 0, 1], [1, 2, 2, 1]]
+    (tmp_path / "c.csv").write_text("s\nx\nq\n")
+    with pytest.raises(DataError, match="got `q` in `c.csv`, line 3"):
+        run.open(tmp_path / "c.csv")
+
+
+def test_rows_behind_the_last_value_are_the_future_and_count_nowhere(tmp_path: Path) -> None:
+    values, few = two_levels(30), {"model": {"iterations": 2, "restarts": 1}}
+    path = csv_of(tmp_path / "a.csv", x=values, y=values[::-1])
+    longer = csv_of(tmp_path / "b.csv", x=[*values, None, None], y=[*values[::-1], None, None])
+    runs = [fit_hidden_markov_model(one, out=tmp_path / one.stem, differences=few) for one in (path, longer)]
+    assert runs[0].summary()["bic"] == runs[1].summary()["bic"]
+    assert runs[1].forecast(runs[1].open().series[0], 2).axis.texts == ("30", "31")
