@@ -1,0 +1,158 @@
+"""Cells whose step is linear in their state: what such a cell offers, and all of its steps at once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from unrolled.core.padded import length_mask
+from unrolled.core.scan import linear_scan
+from unrolled.core.state import State, map_state
+from unrolled.nn.cell import Cell
+from unrolled.nn.unroll import Sequences
+
+Numbers = TypeVar("Numbers", bound=tuple[Tensor, ...])
+"""The form of a state: a named tuple of one tensor, or of two, which are the real and the imaginary parts of complex numbers."""
+
+
+class ComplexState(NamedTuple):
+    """The state of a cell that remembers one vector of complex numbers."""
+
+    real: Tensor
+    """`[batch, hidden]`."""
+    imaginary: Tensor
+    """`[batch, hidden]`."""
+
+
+class Coefficients(NamedTuple):
+    """The step `state' = keep ∘ state + add` for every place of some inputs; both in the form of the state."""
+
+    keep: Any
+    """What each element of the state is multiplied with; may lack the axes that it does not depend on."""
+    add: Any
+    """What is added, with all axes."""
+
+
+class LinearCell(Cell):
+    """A cell of the form ::
+
+        state' = keep(x) ∘ state + add(x)
+        output = read(state', x)
+
+    `keep` and `add` look at the input alone, so that all steps can be computed at once: `Recurrence` does so where it does not compile the cell.
+    A cell gives `coefficients`, and `read` where its output is not its state; `step` follows from them.
+    """
+
+    @abstractmethod
+    def coefficients(self, xs: Tensor) -> Coefficients:
+        """What the steps for some inputs do to the state.
+
+        Args:
+            xs: `[…, input]`: one step of each row, or all steps.
+
+        Returns:
+            Tensors `[…, hidden]`, in the form of the state.
+        """
+
+    def read(self, states: State, xs: Tensor) -> Tensor:
+        """The outputs, from the state after each step and its input.
+
+        Args:
+            states: in the form of the state, `[…, hidden]`.
+            xs: `[…, input]`.
+
+        Returns:
+            `[…, output]`; the first part of the state unless a cell says otherwise.
+        """
+        first: Tensor = states[0]
+        return first
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step of time; see the equations of the class.
+
+        Args:
+            x: the step's input, `[batch, input]`.
+            state: the state after the step before.
+
+        Returns:
+            The output and the new state.
+        """
+        keep, add = self.coefficients(x)
+        after = map_state(torch.add, multiply(keep, state), add)
+        return self.read(after, x), after
+
+
+def multiply(left: Numbers, right: Numbers) -> Numbers:
+    """Products of single elements, real or complex.
+
+    Args:
+        left: in the form of a state.
+        right: of the same form.
+
+    Returns:
+        Of that form too.
+    """
+    if len(left) == 1:
+        return type(right)(left[0] * right[0])
+    (a, b), (c, d) = left, right
+    return type(right)(a * c - b * d, a * d + b * c)
+
+
+def run_parallel(cell: Cell, sequences: Sequences, state: State, restart: State) -> tuple[Tensor, State] | None:
+    """The same as `run_steps` for a cell that is linear in its state, all steps at once.
+
+    A row that has ended keeps what it has, and one that restarts keeps nothing: both are steps of the same form. A state that is not finite is not
+    forgotten by a restart, since zero times it is not zero.
+
+    Args:
+        cell: any.
+        sequences: data and where rows end and restart.
+        state: the state before the first step.
+        restart: the state at a reset, or `None` when there are none.
+
+    Returns:
+        Outputs and the last state, or `None` where the cell is another one.
+    """
+    if not isinstance(cell, LinearCell):
+        return None
+    data, lengths, resets = sequences.data, sequences.lengths, sequences.resets
+    inside = None if lengths is None else length_mask(lengths, data.shape[1]).unsqueeze(-1)
+    if inside is not None:
+        data = torch.where(inside, data, 0)
+    keep, add = cell.coefficients(data)
+    keep = map_state(lambda few, all_of_them: few.expand_as(all_of_them), keep, add)
+    if resets is not None:
+        begins = resets.unsqueeze(-1)
+        begun = map_state(torch.add, multiply(keep, map_state(lambda leaf: leaf.unsqueeze(1), restart)), add)
+        add = map_state(lambda new, old: torch.where(begins, new, old), begun, add)
+        keep = map_state(lambda part: torch.where(begins, 0, part), keep)
+    if inside is not None:
+        keep = type(keep)(*[torch.where(inside, part, 1 - place) for place, part in enumerate(keep)])
+        add = map_state(lambda part: torch.where(inside, part, 0), add)
+    states = scan_states(keep, add, state)
+    outputs = cell.read(map_state(lambda leaf: leaf[:, 1:], states), data)
+    return (outputs if inside is None else torch.where(inside, outputs, 0)), map_state(lambda leaf: leaf[:, -1], states)
+
+
+def scan_states(keep: Numbers, add: Numbers, state: Numbers) -> Numbers:
+    """`linear_scan` of numbers in the form of a state, carried in float32 at least.
+
+    Args:
+        keep: `[batch, time, hidden]`.
+        add: of the same shape.
+        state: before the first step, `[batch, hidden]`.
+
+    Returns:
+        States `[batch, time + 1, hidden]`, of the type of `state`.
+    """
+    wide = torch.promote_types(state[0].dtype, torch.float32)
+    given = [[part.to(wide) for part in parts] for parts in (keep, add, state)]
+    if len(state) == 1:
+        parts: tuple[Tensor, ...] = (linear_scan(*[part for (part,) in given]),)
+    else:
+        states = linear_scan(*[torch.complex(*pair) for pair in given])
+        parts = (states.real, states.imag)
+    return type(state)(*[part.to(old.dtype) for part, old in zip(parts, state, strict=True)])
