@@ -85,7 +85,7 @@ def linear_scan(keep: Tensor, add: Tensor, initial: Tensor, *, reverse: bool = F
         tensor([[0.0000, 1.0000, 1.5000, 1.7500]])
     """
     if torch.compiler.is_compiling():
-        return _by_pairs(keep, add, initial, reverse)  # which torch can look into
+        return by_pairs(keep, add, initial, reverse=reverse)  # which torch can look into
     if any(is_legacy_batchedtensor(part) for part in (keep, add, initial)):
         return _one_by_one(keep, add, initial, reverse)  # `autograd.grad(…, is_grads_batched=True)` asks for no rule of a function
     states: Tensor = _LinearScan.apply(keep, add, initial, reverse)
@@ -183,7 +183,18 @@ def _one_by_one(keep: Tensor, add: Tensor, initial: Tensor, reverse: bool) -> Te
     return torch.stack(states[:: -1 if reverse else 1], 1)
 
 
-def _by_pairs(keep: Tensor, add: Tensor, initial: Tensor, reverse: bool) -> Tensor:
+def by_pairs(keep: Tensor, add: Tensor, initial: Tensor, *, reverse: bool = False) -> Tensor:
+    """`linear_scan` by `associative_scan`, made of torch's own operations alone.
+
+    Args:
+        keep: factors `[batch, time, …]`.
+        add: of the same shape.
+        initial: the state before the first step.
+        reverse: go from the end.
+
+    Returns:
+        States `[batch, time + 1, …]`.
+    """
     products, sums = associative_scan(_one_after_the_other[reverse], (keep, add), reverse=reverse)
     parts = [initial.unsqueeze(1), products * initial.unsqueeze(1) + sums]
     return torch.cat(parts[:: -1 if reverse else 1], 1)

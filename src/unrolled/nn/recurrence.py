@@ -17,8 +17,8 @@ from unrolled.core.padded import Padded, check_lengths, length_mask
 from unrolled.core.state import State, map_state, named_leaves, where_state
 from unrolled.nn.cell import Cell, Noisy
 from unrolled.nn.compiled import run_compiled
-from unrolled.nn.linear_cell import run_parallel
 from unrolled.nn.packing import unroll_packed
+from unrolled.nn.parallel import run_parallel
 from unrolled.nn.stream import run_step
 from unrolled.nn.unroll import Sequences, boundaries, flip, flip_resets, run_steps, run_whole
 
