@@ -135,6 +135,7 @@ def test_what_is_kept_for_gradients_grows_with_time_alone(time: int) -> None:
     assert sum(sizes) == 2 * 3 * (time + time + 1)
 
 
+@pytest.mark.slow
 def test_torch_can_look_into_it() -> None:
     class Scanned(torch.nn.Module):
         def forward(self, *parts: torch.Tensor) -> torch.Tensor:
