@@ -103,7 +103,9 @@ def kept(way: Way, cell: Cell, xs: Tensor) -> float:
 
 def ways_of(name: str, batch: int) -> dict[str, Way]:
     """The plain loop is slow and the same for all: it is measured for the minGRU."""
-    left = {"gru": ["compiled"], "mingru": ["compiled", "scan", *(["pairs"] if batch == 1 else []), "plain"]}.get(name, ["compiled", "scan"])
+    left = {"gru": ["compiled"], "mingru": ["compiled", "scan", *(["pairs"] if batch == 1 else []), "plain"]}.get(
+        name, ["compiled", "scan"]
+    )
     return {way: WAYS[way] for way in left}
 
 
@@ -128,7 +130,9 @@ def seconds_of(work: Callable[[], None]) -> float:
     return (time.process_time() - begun) / calls
 
 
-def measure(name: str, shape: tuple[int, int], rounds: int, before: dict[tuple[str, str, int], float], until: float) -> Iterator[dict[str, Any]]:
+def measure(
+    name: str, shape: tuple[int, int], rounds: int, before: dict[tuple[str, str, int], float], until: float
+) -> Iterator[dict[str, Any]]:
     """Both modes of all ways for one cell and shape, in turns; `before` has the seconds of a fourth of the steps."""
     batch, steps = shape
     torch.manual_seed(0)
@@ -156,7 +160,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     colours = {"compiled": "#4c78a8", "scan": "#f58518", "pairs": "#b279a2", "plain": "#54a24b"}
     words = {"compiled": "compiled loop", "scan": "scan", "pairs": "scan by pairs", "plain": "plain loop"}
     chosen = [row for row in rows if row["cell"] == "mingru" and row["mode"] == "training"]
-    low, high = (math.floor(math.log10(min(row["milliseconds"] for row in chosen))), math.ceil(math.log10(max(row["milliseconds"] for row in chosen))))
+    low, high = (
+        math.floor(math.log10(min(row["milliseconds"] for row in chosen))),
+        math.ceil(math.log10(max(row["milliseconds"] for row in chosen))),
+    )
     width, height, left, top, gap = 300, 220, 64, 30, 70
 
     def y_of(milliseconds: float) -> float:
@@ -180,7 +187,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 body += [f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>' for x, y in line]
     total_width = left + 2 * width + gap + 24
     body.append(f'<text x="{total_width / 2}" y="{top + height + 38}" text-anchor="middle">steps</text>')
-    body.append(f'<text x="14" y="{top + height / 2}" text-anchor="middle" transform="rotate(-90 14 {top + height / 2})">milliseconds</text>')
+    body.append(
+        f'<text x="14" y="{top + height / 2}" text-anchor="middle" transform="rotate(-90 14 {top + height / 2})">milliseconds</text>'
+    )
     x = float(left)
     for way, colour in colours.items():
         body.append(f'<rect x="{x}" y="{top + height + 52}" width="12" height="12" fill="{colour}"/>')
@@ -189,7 +198,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total_width} {top + height + 76}" role="img"'
     label = "Milliseconds of a training step of the minGRU over the number of steps, by the way its steps are taken"
     inside = "\n".join(body)
-    path.write_text(f'{head} aria-label="{label}" font-family="sans-serif" font-size="12" fill="#888">\n{inside}\n</svg>\n', encoding="utf-8")
+    path.write_text(
+        f'{head} aria-label="{label}" font-family="sans-serif" font-size="12" fill="#888">\n{inside}\n</svg>\n', encoding="utf-8"
+    )
 
 
 def main() -> None:

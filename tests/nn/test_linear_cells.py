@@ -206,9 +206,13 @@ def test_a_linear_recurrent_unit_is_stable_whatever_its_parameters(size: float) 
     assert torch.hypot(*keep).max() <= 1 and torch.isfinite(torch.stack(keep)).all()
 
 
-@pytest.mark.parametrize("options", [{"radii": (0.5, 0.5)}, {"radii": (-0.1, 0.5)}, {"radii": (0.1, 1.5)}, {"largest_phase": 0.0}, {"largest_phase": 7.0}])
+@pytest.mark.parametrize(
+    "options", [{"radii": (0.5, 0.5)}, {"radii": (-0.1, 0.5)}, {"radii": (0.1, 1.5)}, {"largest_phase": 0.0}, {"largest_phase": 7.0}]
+)
 def test_rings_that_there_are_not(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=r"^`(radii` must be two numbers in 0…1 that ascend|largest_phase` must lie in 0…2π, 0 excluded), got "):
+    with pytest.raises(
+        ConfigurationError, match=r"^`(radii` must be two numbers in 0…1 that ascend|largest_phase` must lie in 0…2π, 0 excluded), got "
+    ):
         LinearRecurrentUnit(INPUT, HIDDEN, **options)
 
 

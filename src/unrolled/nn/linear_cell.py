@@ -93,6 +93,6 @@ def multiply(left: Numbers, right: Numbers) -> Numbers:
         Of that form too.
     """
     if len(left) == 1:
-        return type(right)(left[0] * right[0])
+        return type(right)(*[left[0] * right[0]])
     (a, b), (c, d) = left, right
     return type(right)(a * c - b * d, a * d + b * c)

@@ -201,7 +201,9 @@ class Recurrence(Layer):
         if not self.plain:
             alone = fixed is None and step_noise is None
             parallel = partial(run_parallel, self.cell, sequences, state, restart)
-            ways = (compiled,) if not alone else (whole, compiled, parallel) if self._prefers_whole(sequences) else (compiled, whole, parallel)
+            ways = (
+                (compiled,) if not alone else (whole, compiled, parallel) if self._prefers_whole(sequences) else (compiled, whole, parallel)
+            )
         for way in ways:
             result = way()
             if result is not None:

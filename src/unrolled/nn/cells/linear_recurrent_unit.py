@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, glu
+from torch.nn.functional import gelu
 
 from unrolled.core.errors import ConfigurationError
 from unrolled.nn.linear_cell import Coefficients, ComplexState, LinearCell
@@ -109,4 +109,7 @@ class LinearRecurrentUnit(LinearCell):
             `[…, hidden]`.
         """
         y = self.from_state(torch.cat(states, -1)) + self.skip(xs)
-        return y if self.mix is None else glu(self.mix(gelu(y)), -1)
+        if self.mix is None:
+            return y
+        value, gate = self.mix(gelu(y)).chunk(2, -1)
+        return value * torch.sigmoid(gate)
