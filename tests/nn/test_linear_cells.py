@@ -380,3 +380,17 @@ def test_export_has_few_operations(name: str) -> None:
 def test_a_complex_state_has_names() -> None:
     state = make("linear-recurrent-unit").initial_state(2)
     assert isinstance(state, ComplexState) and [path for path, _ in named_leaves(state)] == ["real", "imaginary"]
+
+
+def test_the_plain_loop_cuts_its_input_at_once() -> None:
+    """The gradient of each slice by itself is as large as the whole input: the time for all grew with the square of the steps."""
+    xs = XS.clone().requires_grad_()
+    outputs, _ = Recurrence(make("mingru"), plain=True)(xs)
+    seen, open_ones = set(), [outputs.grad_fn]
+    while open_ones:
+        node = open_ones.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            open_ones += [above for above, _ in node.next_functions]
+    names = [node.name() for node in seen]
+    assert names.count("UnbindBackward0") == 1 and "SelectBackward0" not in names
