@@ -276,6 +276,19 @@ def test_at_once_equals_one_by_one(name: str, reverse: bool, marked: bool, taken
         torch.testing.assert_close(ours, plain)
 
 
+@pytest.mark.parametrize("marked", [False, True])
+def test_coefficients_that_do_not_depend_on_the_input(marked: bool) -> None:
+    class Decays(Leaky):
+        def coefficients(self, xs: Tensor) -> Coefficients:
+            return Coefficients(HiddenState(torch.sigmoid(self.leak)), HiddenState(self.leak + 1))
+
+    cell = Decays(INPUT, HIDDEN).double()
+    given = (XS, torch.tensor([17, 0, TIME]), None) if marked else (XS, None, None)
+    found, wanted = (results(Recurrence(cell, plain=plain), *given) for plain in (False, True))
+    for ours, plain in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
 def test_restarts_begin_with_the_initial_state() -> None:
     """Which need not be zero."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -25,12 +26,12 @@ class ComplexState(NamedTuple):
 
 
 class Coefficients(NamedTuple):
-    """The step `state' = keep ∘ state + add` for every place of some inputs; both in the form of the state."""
+    """The step `state' = keep ∘ state + add` for every place of some inputs; both in the form of the state, without the axes that they do not depend on."""
 
     keep: Any
-    """What each element of the state is multiplied with; may lack the axes that it does not depend on."""
+    """What each element of the state is multiplied with."""
     add: Any
-    """What is added, with all axes."""
+    """What is added."""
 
 
 class LinearCell(Cell):
@@ -51,7 +52,7 @@ class LinearCell(Cell):
             xs: `[…, input]`: one step of each row, or all steps.
 
         Returns:
-            Tensors `[…, hidden]`, in the form of the state.
+            Tensors `[…, hidden]`, or `[hidden]` where they do not depend on the input, in the form of the state.
         """
 
     def read(self, states: State, xs: Tensor) -> Tensor:
@@ -92,7 +93,8 @@ def multiply(left: Numbers, right: Numbers) -> Numbers:
     Returns:
         Of that form too.
     """
+    form: Callable[..., Numbers] = type(right)
     if len(left) == 1:
-        return type(right)(*[left[0] * right[0]])
+        return form(left[0] * right[0])
     (a, b), (c, d) = left, right
-    return type(right)(a * c - b * d, a * d + b * c)
+    return form(a * c - b * d, a * d + b * c)

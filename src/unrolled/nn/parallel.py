@@ -35,8 +35,9 @@ def run_parallel(cell: Cell, sequences: Sequences, state: State, restart: State)
     inside = None if lengths is None else length_mask(lengths, data.shape[1]).unsqueeze(-1)
     if inside is not None:
         data = torch.where(inside, data, 0)
-    keep, add = cell.coefficients(data)
-    keep = map_state(lambda few, all_of_them: few.expand_as(all_of_them), keep, add)
+    keep, add = (
+        map_state(lambda part, leaf: part.expand(*data.shape[:2], *leaf.shape[1:]), parts, state) for parts in cell.coefficients(data)
+    )
     if resets is not None:
         begins = resets.unsqueeze(-1)
         begun = map_state(torch.add, multiply(keep, map_state(lambda leaf: leaf.unsqueeze(1), restart)), add)
