@@ -23,7 +23,7 @@ class LinearRecurrentUnit(LinearCell):
         output = (V_1 gelu(y) + b_1) ∘ σ(V_2 gelu(y) + b_2)
 
     The last line is what the paper puts behind each recurrence: without it layers upon each other would be one linear map. `gated=False` puts out y.
-    `scale` begins at log √(1 - |λ|²), so that states are of one size however long they last. The λ begin evenly spread over a ring.
+    `scale` begins at `log √(1 - |λ|²)`, so that states are of one size however long they last. The λ begin evenly spread over a ring.
     `from_input` holds Re B and Im B, `from_state` Re C and -Im C, `skip` D, `mix` V and b.
     """
 
