@@ -21,7 +21,7 @@ FUNCTIONS = {
     "hyperbolic_tangent": (torch.tanh, -12, 12, 3),
     "square_root": (torch.sqrt, 0, 100, 1),
     "logarithm": (torch.log, 1e-9, 100, 1.5),
-    "logarithm_1p": (torch.log1p, -0.99, 100, 1.5),
+    "logarithm_1p": (torch.log1p, -0.99, 100, 2),
     "exponential_m1": (torch.expm1, -20, 80, 1.5),
     "error_function": (torch.erf, -4, 4, 2),
     "sine": (torch.sin, -100, 100, 1.5),

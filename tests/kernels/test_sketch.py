@@ -24,7 +24,16 @@ from .cells import HIDDEN, INPUT, Made
 from .test_trace import cell_of, tracer
 
 SINGLE: tuple[Callable[[Tensor], Tensor], ...] = (
-    *(F.gelu, lambda a: F.gelu(a, approximate="tanh"), F.silu, lambda a: F.elu(a, 0.7), lambda a: F.softplus(a, 2.0, 1.0), F.mish, F.selu),
+    *(
+        F.gelu,
+        lambda a: F.gelu(a, approximate="tanh"),
+        F.logsigmoid,
+        F.silu,
+        lambda a: F.elu(a, 0.7),
+        lambda a: F.softplus(a, 2.0, 1.0),
+        F.mish,
+        F.selu,
+    ),
     *(lambda a: F.leaky_relu(a, 0.2), F.hardtanh, F.relu, torch.sign, torch.abs, torch.sigmoid, torch.tanh, lambda a: 1 - a),
     *(lambda a: torch.sub(a, a.cos(), alpha=3), lambda a: torch.rsub(a, 2, alpha=3), lambda a: a.masked_fill(a > 0.1, 0.5)),
     *(

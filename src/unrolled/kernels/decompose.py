@@ -118,6 +118,23 @@ def _gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
 
 
 @_wide
+def _gelu_backward(gradient: Tensor, x: Tensor, *, approximate: str = "none") -> Tensor:
+    if approximate == "tanh":
+        scale = math.sqrt(2 / math.pi)
+        bent = torch.tanh(scale * (x + 0.044715 * (x * x * x)))
+        slope = (1 - bent * bent) * scale * (1 + 3 * 0.044715 * x * x)
+        return gradient * (0.5 * (1 + bent) + 0.5 * x * slope)
+    return gradient * (0.5 * (1 + torch.erf(x * math.sqrt(0.5))) + x * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi))
+
+
+def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
+    # The second is what torch keeps for the gradient; ours does without.
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    small = torch.exp(-wide.abs())
+    return (wide.clamp(max=0) - torch.log1p(small)).to(x.dtype), small.to(x.dtype)
+
+
+@_wide
 def _elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
     return torch.where(x > 0, x * scale, torch.expm1(x * input_scale) * (alpha * scale))
 
@@ -274,6 +291,9 @@ OWN: dict[Any, Callable[..., Any]] = {
     aten.glu.default: _glu,
     aten.logsumexp.default: _wide(_log_sum_of_exponentials),
     aten.gelu.default: _gelu,
+    aten.gelu_backward.default: _gelu_backward,
+    aten.log_sigmoid_forward.default: _log_sigmoid,
+    aten.log_sigmoid_backward.default: _wide(lambda gradient, x, _: gradient * torch.sigmoid(-x)),
     aten.elu.default: _elu,
     aten.softplus.default: _softplus,
     aten.leaky_relu.default: lambda x, slope=0.01: torch.where(x > 0, x, x * slope),

@@ -20,6 +20,7 @@ from unrolled.core.errors import ConfigurationError, UserError, nearest
 from unrolled.core.state import State, map_state
 from unrolled.nn.cell import Cell
 from unrolled.nn.cells import CELLS
+from unrolled.nn.linear_cell import LinearCell
 
 CellFactory = Callable[[int, int], Cell]
 """Makes a cell from its input size and hidden size."""
@@ -80,17 +81,30 @@ def in_full_precision(cell: type[Cell]) -> type[Cell]:
                 return super().initial_state(batch_size)
 
         def step(self, x: Any, state: State, *fixed: State) -> tuple[Tensor, State]:
-            like = self.zeros()
+            after: tuple[Tensor, State] = _as_written(cell, "step")(self, x, state, *fixed)
+            return after
 
-            def cast(leaf: Tensor) -> Tensor:
-                return leaf.to(like.dtype) if leaf.is_floating_point() else leaf
-
-            with torch.autocast(like.device.type, enabled=False), _told_apart(cell, "step"):
-                after: tuple[Tensor, State] = super().step(*(map_state(cast, part) for part in (x, state, *fixed)))
-                return after
-
+    if issubclass(cell, LinearCell):
+        # Which `Recurrence` may call in the place of `step`.
+        for method in ("coefficients", "read"):
+            setattr(Own, method, _as_written(cell, method))
     Own.__name__ = Own.__qualname__ = cell.__name__
     return Own
+
+
+def _as_written(cell: type[Cell], method: str) -> Callable[..., Any]:
+    written = getattr(cell, method)
+
+    def call(self: Cell, *given: State) -> Any:
+        like = self.zeros()
+
+        def cast(leaf: Tensor) -> Tensor:
+            return leaf.to(like.dtype) if leaf.is_floating_point() else leaf
+
+        with torch.autocast(like.device.type, enabled=False), _told_apart(cell, method):
+            return written(self, *(map_state(cast, part) for part in given))
+
+    return call
 
 
 @contextlib.contextmanager

@@ -22,8 +22,11 @@ from unrolled.nn.cells import (
     Elman,
     FeedForward,
     LayerNormLSTM,
+    LinearRecurrentUnit,
     LSTMState,
+    MinGRU,
     MinimalGatedUnit,
+    MinLSTM,
     PeepholeLSTM,
     RecurrentDropout,
     RecurrentHighway,
@@ -32,6 +35,7 @@ from unrolled.nn.cells import (
 )
 from unrolled.nn.crf import CRF, BestPaths, NBestPaths
 from unrolled.nn.dropout import LockedDropout, WeightDrop, WordEmbedding
+from unrolled.nn.linear_cell import Coefficients, ComplexState, LinearCell
 from unrolled.nn.positions import POSITIONS, LearnedPositions, Positions, SinusoidalPositions
 from unrolled.nn.recurrence import Bidirectional, Layer, Recurrence, Stacked
 from unrolled.nn.transformer import DecoderMemory, Transformer
@@ -52,6 +56,8 @@ __all__ = [
     "Bidirectional",
     "BilinearAttention",
     "Cell",
+    "Coefficients",
+    "ComplexState",
     "CoupledLSTM",
     "DecoderMemory",
     "DotAttention",
@@ -64,8 +70,12 @@ __all__ = [
     "LayerNormLSTM",
     "LayerWeights",
     "LearnedPositions",
+    "LinearCell",
+    "LinearRecurrentUnit",
     "LockedDropout",
     "Memory",
+    "MinGRU",
+    "MinLSTM",
     "MinimalGatedUnit",
     "MultiHeadAttention",
     "NBestPaths",

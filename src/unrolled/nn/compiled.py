@@ -122,10 +122,21 @@ def _all_brief(*trees: Any) -> bool:
 def _may_compile(parts: Parts, parameters: Mapping[str, Tensor]) -> bool:
     if sum(parameter.numel() for parameter in parameters.values()) < LEAST:
         return False
-    watched = _has_any_global_hook() or any(
+    return not is_transformed() and not is_watched(parts)
+
+
+def is_watched(parts: Parts) -> bool:
+    """Whether somebody looks into the steps of a cell.
+
+    Args:
+        parts: its modules.
+
+    Returns:
+        True where one of them, or all modules, have hooks.
+    """
+    return _has_any_global_hook() or any(
         part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks for _, part in parts
     )
-    return not is_transformed() and not watched
 
 
 def is_transformed() -> bool:

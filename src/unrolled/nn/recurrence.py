@@ -18,6 +18,7 @@ from unrolled.core.state import State, map_state, named_leaves, where_state
 from unrolled.nn.cell import Cell, Noisy
 from unrolled.nn.compiled import run_compiled
 from unrolled.nn.packing import unroll_packed
+from unrolled.nn.parallel import run_parallel
 from unrolled.nn.stream import run_step
 from unrolled.nn.unroll import Sequences, boundaries, flip, flip_resets, run_steps, run_whole
 
@@ -199,7 +200,10 @@ class Recurrence(Layer):
         ways: tuple[Callable[[], tuple[Any, State] | None], ...] = ()
         if not self.plain:
             alone = fixed is None and step_noise is None
-            ways = (compiled,) if not alone else (whole, compiled) if self._prefers_whole(sequences) else (compiled, whole)
+            parallel = partial(run_parallel, self.cell, sequences, state, restart)
+            ways = (
+                (compiled,) if not alone else (whole, compiled, parallel) if self._prefers_whole(sequences) else (compiled, whole, parallel)
+            )
         for way in ways:
             result = way()
             if result is not None:

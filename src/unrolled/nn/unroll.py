@@ -41,9 +41,11 @@ def run_steps(cell: Cell, inputs: Any, sequences: Sequences, state: State, resta
         # Zero times NaN is NaN: what the padding holds would reach the gradient of the weights, though no output shows it.
         inputs = map_state(lambda leaf: torch.where(mask.view(*mask.shape, *[1] * (leaf.dim() - 2)), leaf, torch.zeros_like(leaf)), inputs)
     rest = () if fixed is None else (fixed,)
+    # The gradient of one slice is as large as the whole: of all of them at once it is no larger.
+    columns = map_state(lambda leaf: leaf.unbind(1), inputs)
     outputs = []
     for t in range(data.shape[1]):
-        x = map_state(lambda leaf, t=t: leaf[:, t], inputs)
+        x = map_state(lambda _, steps, t=t: steps[t], inputs, columns)
         if resets is not None:
             state = where_state(resets[:, t], restart, state)
         output, after = cell.step(x, state, *rest)

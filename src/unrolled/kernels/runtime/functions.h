@@ -1,4 +1,4 @@
-// Functions of single elements on vectors. In float: own exponential, sigmoid and tanh without branches, within about 2 units of the last place,
+// Functions of single elements on vectors. In float: own exponential, sigmoid, tanh and logarithm of 1 + z without branches, within about 2 units of the last place,
 // right at infinity and NaN (the coefficients are those of Cephes, S. L. Moshier); what is rare, and all of double, goes lane by lane through libm.
 
 template <class Function>
@@ -14,7 +14,6 @@ INLINE Vector lane_by_lane(Function function, Vector v) {
 
 BY_LIBM(square_root, __builtin_sqrtf, __builtin_sqrt)
 BY_LIBM(logarithm, __builtin_logf, __builtin_log)
-BY_LIBM(logarithm_1p, __builtin_log1pf, __builtin_log1p)
 BY_LIBM(exponential_m1, __builtin_expm1f, __builtin_expm1)
 BY_LIBM(error_function, __builtin_erff, __builtin_erf)
 BY_LIBM(sine, __builtin_sinf, __builtin_sin)
@@ -33,6 +32,7 @@ INLINE Vector lesser(Vector a, Vector b) { return (a < b) | (a != a) ? a : b; }
 
 #ifdef REAL_IS_DOUBLE
 
+BY_LIBM(logarithm_1p, __builtin_log1pf, __builtin_log1p)
 BY_LIBM(exponential, __builtin_expf, __builtin_exp)
 BY_LIBM(hyperbolic_tangent, __builtin_tanhf, __builtin_tanh)
 
@@ -90,6 +90,28 @@ INLINE Vector hyperbolic_tangent(Vector x) {
   const Vector e = exponential_of_rest_m1(p.rest) * power + (power - 1);
   const Integers sign = (Integers)x & (Integers)splat(-0.0f);
   return (Vector)((Integers)(e / (e + 2)) | sign);
+}
+
+// log(u) z / (u - 1) with u = 1 + z as it is rounded, which is exact near 0 (W. Kahan).
+INLINE Vector logarithm_1p(Vector z) {
+  const Vector u = 1 + z;
+  // u is a power of two times a number between the root of a half and that of 2, which is 1 + m.
+  const integer root_of_half = 0x3f3504f3;
+  const Integers exponent = ((Integers)u - root_of_half) >> 23;
+  const Vector m = (Vector)((Integers)u - (exponent << 23)) - 1, n = __builtin_convertvector(exponent, Vector), square = m * m;
+  Vector y = m * 7.0376836292e-2f - 1.1514610310e-1f;
+  y = y * m + 1.1676998740e-1f;
+  y = y * m - 1.2420140846e-1f;
+  y = y * m + 1.4249322787e-1f;
+  y = y * m - 1.6668057665e-1f;
+  y = y * m + 2.0000714765e-1f;
+  y = y * m - 2.4999993993e-1f;
+  y = y * m + 3.3333331174e-1f;
+  y = y * m * square + n * -2.12194440e-4f - square * 0.5f;
+  const Vector logarithm_of_u = m + y + n * 0.693359375f, rest = u - 1;
+  const Vector result = rest == 0 ? z : logarithm_of_u * (z / rest);
+  const Vector limit = z == -1 ? splat(-__builtin_inff()) : splat(__builtin_nanf(""));
+  return z > 3.4028235e38f ? z : z > -1 ? result : limit;
 }
 
 #endif

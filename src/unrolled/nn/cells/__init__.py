@@ -12,8 +12,11 @@ from unrolled.nn.cells.feedforward import FeedForward, OutputState
 from unrolled.nn.cells.gru import GRU, GateWeights, ResetAfterGRU
 from unrolled.nn.cells.highway import RecurrentHighway
 from unrolled.nn.cells.layer_norm import LayerNormLSTM
+from unrolled.nn.cells.linear_recurrent_unit import LinearRecurrentUnit
 from unrolled.nn.cells.lstm import LSTM, LSTMState
+from unrolled.nn.cells.mingru import MinGRU
 from unrolled.nn.cells.minimal import MinimalGatedUnit
+from unrolled.nn.cells.minlstm import MinLSTM
 from unrolled.nn.cells.peephole import PeepholeLSTM
 from unrolled.nn.cells.wrappers import RecurrentDropout, Zoneout
 
@@ -29,6 +32,9 @@ CELLS: dict[str, Callable[[int, int], Cell]] = {
     "reset-after-gru": ResetAfterGRU,
     "minimal-gated": MinimalGatedUnit,
     "recurrent-highway": RecurrentHighway,
+    "mingru": MinGRU,
+    "minlstm": MinLSTM,
+    "linear-recurrent-unit": LinearRecurrentUnit,
 }
 """What makes a cell from input and hidden size, by the name that a configuration uses; a person's own cell needs no entry."""
 
@@ -44,6 +50,9 @@ __all__ = [
     "HiddenState",
     "LSTMState",
     "LayerNormLSTM",
+    "LinearRecurrentUnit",
+    "MinGRU",
+    "MinLSTM",
     "MinimalGatedUnit",
     "Noisy",
     "OutputState",

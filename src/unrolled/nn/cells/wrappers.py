@@ -14,6 +14,7 @@ from unrolled.core.noise import Noise
 from unrolled.core.state import State, named_leaves, restore_state
 from unrolled.nn.cell import Cell, Noisy, RecurrentMask
 from unrolled.nn.dropout import check_probability
+from unrolled.nn.linear_cell import LinearCell
 
 
 class Wrapper(Cell):
@@ -97,6 +98,11 @@ class RecurrentDropout(Wrapper):
         *around, core = _inwards(cell)
         if any(isinstance(wrapper, RecurrentDropout) for wrapper in around):
             raise ConfigurationError("this cell has recurrent dropout already; wrap it once")
+        if isinstance(core, LinearCell):
+            raise ConfigurationError(
+                f"recurrent dropout masks what the products of a step see of its state, and `{type(core).__name__}` has no such product; "
+                "use zoneout, or dropout between layers"
+            )
         if "fixed" not in inspect.signature(core.step).parameters:
             raise ConfigurationError(
                 f"recurrent dropout needs a cell that can mask its state, and `{type(core).__name__}.step` has no third argument; write "
