@@ -73,6 +73,8 @@ def evaluate(given: Evaluation) -> None:
         print_confusion(list(result["classes"]), result["confusion"])
     if result.get("baselines"):
         print_errors({"this run": [result["mse"], result["mae"]], **result["baselines"]})
+    if result.get("left_out"):
+        print(f"no structural forecast: {result['left_out']}")
     if result.get("unseen"):
         print(f"{result['unseen']:,} of them have labels that training never saw: they count as wrong, and not for the loss")
     for name in ("bleu_signature", "chrf_signature"):

@@ -125,13 +125,16 @@ class StructuralModel(LinearModel):
             diffuse=diffuse,
         )
 
-    def fit(self, series: Tensor | Padded, inputs: Tensor | None = None, *, iterations: int = 500) -> StructuralModel:
+    def fit(
+        self, series: Tensor | Padded, inputs: Tensor | None = None, *, iterations: int = 500, starts: Sequence[float] = STARTS
+    ) -> StructuralModel:
         """Maximum likelihood by L-BFGS, from several starts.
 
         Args:
             series: `[batch, time, 1]`, all with the same parameters; NaN is missing.
             inputs: `[batch, time, input]` for `Regression`.
             iterations: at most so many a start.
+            starts: one search each, from variances at this share of that of the data.
 
         Returns:
             The model itself, fitted.
@@ -146,8 +149,8 @@ class StructuralModel(LinearModel):
             parts = free.split([count for _, count in kinds.values()])
             return self.fixed | {name: kind.bind(part) for (name, (kind, _)), part in zip(kinds.items(), parts, strict=True)}
 
-        starts = [torch.cat([torch.zeros(0).double(), *_begin(kinds, float(seen.var()) * share)]) for share in STARTS]
-        found = fit_by_gradient(lambda free: self.build(values_of(free)), starts, padded, inputs, iterations=iterations)
+        begins = [torch.cat([torch.zeros(0).double(), *_begin(kinds, float(seen.var()) * share)]) for share in starts]
+        found = fit_by_gradient(lambda free: self.build(values_of(free)), begins, padded, inputs, iterations=iterations)
         self.parameters = {name: value.detach() for name, value in values_of(found.parameters).items()}
         self._keep(found.log_likelihood, padded, found.history)
         return self
