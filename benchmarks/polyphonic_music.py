@@ -1,6 +1,7 @@
 """The next frame of Bach's chorales: hidden Markov models of 1 to 256 states, and the tanh, GRU and LSTM cells of Chung et al. 2014.
 
     .venv/bin/python benchmarks/polyphonic_music.py FOLDER [--states 1 2 … 256] [--models elman gru lstm] [--seeds 0 1 2] [--threads 1]
+        [--priors P …] [--dropouts P …]
 
 FOLDER holds JSB_Chorales.mat (Boulanger-Lewandowski et al. 2012: 229 sequences train, 76 validate, 77 test), which SciPy reads. A frame is 88 notes, on
 or off. Scored is -log P(frame | frames before it of the sequence) in nats, the mean over all frames of a part; the first frame of a sequence counts, and
@@ -52,17 +53,19 @@ SIZES = {"elman": 100, "gru": 46, "lstm": 36}
 """Units, as in the paper."""
 PUBLISHED = {"elman": 9.10, "gru": 8.54, "lstm": 8.67}
 """Test figures of Chung et al. 2014, table 2; the first is also quoted as 9.19."""
-DROPOUTS, RATE, BATCH, CLIP = (0.0, 0.2), 2e-3, 8, 1.0
+DROPOUTS, RATE, BATCH, CLIP = [0.0, 0.2], 2e-3, 8, 1.0
 PATIENCE, LONGEST = 20, 600
 """Passes without a better validation, and at most."""
-PRIORS, ROUND, WAITS = (1.02, 1.1, 1.5), 4, 3
+PRIORS, ROUND, WAITS = [1.02, 1.1, 1.5], 4, 3
 """Concentrations of Dirichlet and Beta priors; iterations of Baum–Welch between validations, and how many of these may bring nothing."""
-MOST_ROUNDS, MOST_SEEDED = 40, 64
+MOST_ROUNDS, MOST_SEEDED = 40, 32
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("folder", type=Path)
 arguments.add_argument("--states", nargs="*", type=int, default=[2**power for power in range(9)])
 arguments.add_argument("--models", nargs="*", choices=list(SIZES), default=list(SIZES))
+arguments.add_argument("--dropouts", nargs="+", type=float, default=DROPOUTS)
+arguments.add_argument("--priors", nargs="+", type=float, default=PRIORS)
 arguments.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
 arguments.add_argument("--threads", type=int, default=1)
 arguments.add_argument("--out", type=Path, default=RESULTS / "polyphonic_music.json")
@@ -127,7 +130,8 @@ def train_player(model: str, dropout: float, seed: int, parts: dict[str, Padded]
     player = Player(model, dropout)
     optimizer = build_optimizer(player, OptimizerSettings(learning_rate=RATE, weight_decay=0.0))
     best, kept, waited, train, begun = math.inf, player.state_dict(), 0, parts["train"], time.perf_counter()
-    for epochs in range(LONGEST):
+    epochs = 0
+    while waited < PATIENCE and epochs < LONGEST:
         for rows in torch.randperm(len(train.data)).split(BATCH):
             lengths = train.lengths[rows]
             some = Padded(train.data[rows, : int(lengths.max())], lengths)
@@ -137,13 +141,12 @@ def train_player(model: str, dropout: float, seed: int, parts: dict[str, Padded]
             optimizer.step()
         loss = score_player(player, {"valid": parts["valid"]})["valid"]["frames"]
         waited = 0 if loss < best else waited + 1
+        epochs += 1
         if loss < best:
             best, kept = loss, copy.deepcopy(player.state_dict())
-        if waited == PATIENCE:
-            break
     player.load_state_dict(kept)
     sizes = {"parameters": sum(one.numel() for one in player.parameters()), "hidden": SIZES[model]}
-    return sizes | {"epochs": epochs + 1, "seconds": round(time.perf_counter() - begun, 1), "apart": score_player(player, parts)}
+    return sizes | {"epochs": epochs, "seconds": round(time.perf_counter() - begun, 1), "apart": score_player(player, parts)}
 
 
 def score_states(dynamics: Any, emission: Any, padded: Padded) -> dict[str, Any]:
@@ -222,15 +225,19 @@ def rows_of(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def wanted(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """What is to be run, the fast ones first."""
+    """What is to be run."""
     hidden = [
         {"model": "hmm", "states": states, "prior": prior, "seed": seed}
         for states in options.states
-        for prior in PRIORS
+        for prior in options.priors
         for seed in (options.seeds if states <= MOST_SEEDED else options.seeds[:1])
     ]
-    recurrent = [{"model": m, "dropout": dropout, "seed": seed} for m in options.models for dropout in DROPOUTS for seed in options.seeds]
-    return recurrent + sorted(hidden, key=lambda one: one["states"])
+    return hidden + [
+        {"model": model, "dropout": dropout, "seed": seed}
+        for model in options.models
+        for dropout in options.dropouts
+        for seed in options.seeds
+    ]
 
 
 def main() -> None:

@@ -70,7 +70,7 @@ def losses(hidden: list[dict[str, Any]], cells: list[dict[str, Any]], powers: fl
     for number, row in enumerate(cells):
         label, colour = CELLS[row["model"]]
         yield from curve(axes, [(0, row["apart_frames"]), (powers, row["apart_frames"])], colour, DASHED)
-        yield key(LEFT + 86 * number, 70, colour, DASHED, f"{label} {row['apart_frames']:.2f}")
+        yield key(LEFT + 98 * number, 70, colour, DASHED, f"{label} {row['apart_frames']:.2f}")
 
 
 def information(hidden: list[dict[str, Any]], powers: float) -> Iterator[str]:

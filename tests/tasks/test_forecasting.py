@@ -454,6 +454,7 @@ OPTIONS = [
     "patch=3",
     "channels=joint",
     "centre=mean",
+    "shortcut=true",
     "calendar=false",
     "input_dropout=0.5",
     "hidden_dropout=0.5",
