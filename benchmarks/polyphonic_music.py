@@ -52,7 +52,7 @@ NOTES, PARTS = 88, ("train", "valid", "test")
 SIZES = {"elman": 100, "gru": 46, "lstm": 36}
 """Units, as in the paper."""
 PUBLISHED = {"elman": 9.10, "gru": 8.54, "lstm": 8.67}
-"""Test figures of Chung et al. 2014, table 2; the first is also quoted as 9.19."""
+"""Test figures of Chung et al. 2014 as others quote them, the first of them as 9.19 as well."""
 DROPOUTS, RATE, BATCH, CLIP = [0.0, 0.2], 2e-3, 8, 1.0
 PATIENCE, LONGEST = 20, 600
 """Passes without a better validation, and at most."""
