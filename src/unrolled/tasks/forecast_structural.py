@@ -21,8 +21,8 @@ FIT_POINTS = 600
 SEASONS = 3
 HISTORY = 2000
 """So many points before the first window the filter begins."""
-MOST_FITS = 32
-"""Columns of all series together; of more, fits would take minutes."""
+MOST_FITS = 100
+"""Columns of all series together; of many more, fits would take minutes."""
 MOST_POINTS = 20_000
 """Of a series that the filter reads: it keeps a covariance a point."""
 EACH_EFFECT = 12

@@ -163,7 +163,7 @@ class ForecastingRun:
         Args:
             files: series in the form it was trained on; a part of the run's own when `None`.
             split: `valid`, `train`, or `test` where `data.test` left one.
-            structural: fit structural models as well, one a column, which takes some seconds each.
+            structural: fit structural models as well, one a column, which takes a part of a second each.
 
         Returns:
             Errors of model and baselines.
