@@ -46,9 +46,12 @@ def test_train_eval_predict(command: Command, given: Path, monkeypatch: pytest.M
     assert "MSE" in said
     assert "seasonal naive" in said
     assert "inside the 80 % band" in said
+    assert "structural " in said
     found = json.loads(command("eval", "run", "shops.csv", "--json").stdout)
     assert found["windows"] == 2 * (31 - 8 - 3 + 1)
     assert set(found["baselines"]) == {"naive", "seasonal naive", "drift"}
+    said = "no structural forecast: they are fitted to the training part of each series, which other files have none of"
+    assert said in command("eval", "run", "shops.csv").stdout
     assert command("predict", "run", "--options").returncode in (0, 2)
 
     done = predicted(command, given, "shops.csv", monkeypatch, "run")

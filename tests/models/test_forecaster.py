@@ -124,3 +124,23 @@ def test_a_share_of_a_batch_is_masked_as_in_the_whole(channels: str) -> None:
     whole = run(0, 5)
     torch.testing.assert_close(torch.cat([run(0, 2), run(2, 5)]), whole)
     assert not torch.allclose(whole, model.eval()(past, marks))
+
+
+@pytest.mark.parametrize("channels", ["independent", "joint"])
+@pytest.mark.parametrize("output", ["gaussian", "quantiles", "point"])
+def test_a_shortcut_is_a_linear_map_of_each_column(channels: str, output: str) -> None:
+    model = forecaster(channels=channels, centre="mean", output={"kind": output}, shortcut=True).eval()
+    assert model.shortcut is not None
+    torch.nn.init.normal_(model.shortcut.weight)
+    torch.nn.init.normal_(model.shortcut.bias)
+    plain = forecaster(channels=channels, centre="mean", output={"kind": output}).eval()
+    plain.load_state_dict({name: weight for name, weight in model.state_dict().items() if not name.startswith("shortcut")})
+    past, marks = given()
+    with torch.no_grad():
+        added = model.output.best(model(past, marks)) - plain.output.best(plain(past, marks))
+        for row in range(5):
+            for column in range(3):
+                one = past[row, :, column]
+                spread = one.std(correction=0)
+                wanted = spread * (model.shortcut.weight @ ((one - one.mean()) / spread) + model.shortcut.bias)
+                torch.testing.assert_close(added[row, :, column], wanted)

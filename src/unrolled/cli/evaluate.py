@@ -73,7 +73,9 @@ def evaluate(given: Evaluation) -> None:
         print_confusion(list(result["classes"]), result["confusion"])
     if result.get("baselines"):
         print_errors({"this run": [result["mse"], result["mae"]], **result["baselines"]})
-    if result.get("unseen") == result.get("sentences"):
+    if result.get("left_out"):
+        print(f"no structural forecast: {result['left_out']}")
+    if result.get("unseen") and result["unseen"] == result["sentences"]:
         print("every one of them has a label that training never saw, so that there is no loss; was another column meant, or another file?")
     elif result.get("unseen"):
         print(f"{result['unseen']:,} of them have labels that training never saw: they count as wrong, and not for the loss")

@@ -45,6 +45,7 @@ class Forecaster(nn.Module):
         s      = encoder(x_1 … x_n)                              the summary of the past
         h_j    = GRU(s, position j + channel + V marks of j)     for each patch j of the future: no error is fed back
         said_j = U h_j + c                                       of every value of patch j, centre added again
+        said  += L past                                          with a shortcut, of each column by itself
 
     The form of the steps is that of Lin et al. 2023 (SegRNN), with any encoder of the package as reader. Values are in standard deviations of the
     training part.
@@ -72,6 +73,10 @@ class Forecaster(nn.Module):
         self.writer = GRU(hidden, hidden)
         self.output_dropout = LockedDropout(settings.output_dropout)
         self.readout = nn.Linear(hidden, shape.patch * width * self.output.width)
+        self.shortcut = nn.Linear(shape.lookback, shape.horizon) if settings.shortcut else None
+        if self.shortcut is not None:  # begins as the mean of the past
+            nn.init.constant_(self.shortcut.weight, 1 / shape.lookback)
+            nn.init.zeros_(self.shortcut.bias)
 
     @property
     def device(self) -> torch.device:
@@ -101,6 +106,9 @@ class Forecaster(nn.Module):
         said = self._write(summary, self._each(marks[:, L:]), noise)
         if self.independent:
             said = said.reshape(B, D, self.shape.horizon, -1).transpose(1, 2)
+        if self.shortcut is not None:
+            straight = self.shortcut(centred.transpose(1, 2)).transpose(1, 2)
+            said = self.output.moved(said, torch.ones_like(straight), straight)
         return self.output.moved(said, spread, centre)
 
     def _centre(self, past: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,6 +53,8 @@ class ForecasterSettings(Settings):
     """Forecast every target from its own past, with the same weights for all, or all from all."""
     centre: Literal["last", "mean", "none"] = "last"
     """What is subtracted from every window and added again: its last value; its mean, and its spread divides (Kim et al. 2022); nothing."""
+    shortcut: bool = False
+    """Add a linear map from the centred past of each column to its future (Zeng et al. 2023), the same for all columns."""
     calendar: bool = True
     """See where in the day, the week and the year a point lies, where times are dates."""
     input_dropout: float = Field(0.0, ge=0, lt=1)

@@ -1,4 +1,4 @@
-"""Errors of forecasts over many windows, beside those of forecasts that nothing was learnt for."""
+"""Errors of forecasts over many windows, beside those of simple ones."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from torch import Tensor
 from unrolled.core.errors import DataError
 from unrolled.models.forecaster import Forecaster
 from unrolled.tasks.forecast_baselines import BASELINES
+from unrolled.tasks.forecast_structural import StructuralForecasts
 from unrolled.tasks.forecast_windows import SeriesWindows, Window
 
 BATCH = 256
 """Windows that are scored at once."""
+STRUCTURAL = "structural"
 LEVELS = (0.1, 0.9)
 """Of the band that is scored and shown."""
 
@@ -33,7 +35,9 @@ class ForecastScores(NamedTuple):
     coverage: float | None
     """Percent of values between the 10 % and the 90 % quantile; 80 is right. None where the model says none."""
     baselines: dict[str, list[float]]
-    """Squared and absolute error of forecasts that nothing was learnt for, on the same windows."""
+    """Squared and absolute error of simple forecasts on the same windows."""
+    left_out: str | None = None
+    """Why there is no structural forecast among them."""
 
 
 def on(window: Window, device: torch.device) -> Window:
@@ -85,13 +89,14 @@ class Sums:
 
 
 @torch.no_grad()
-def score(model: Forecaster, windows: SeriesWindows, rows: np.ndarray) -> ForecastScores:
+def score(model: Forecaster, windows: SeriesWindows, rows: np.ndarray, structural: StructuralForecasts | None = None) -> ForecastScores:
     """Score forecasts of windows, and those of the baselines.
 
     Args:
         model: in evaluation mode.
         windows: of one part.
         rows: which of them.
+        structural: forecasts of structural models.
 
     Returns:
         The scores.
@@ -108,6 +113,8 @@ def score(model: Forecaster, windows: SeriesWindows, rows: np.ndarray) -> Foreca
         sums.add("", model.output.best(said), future, there)
         for name, baseline in BASELINES.items():
             sums.add(name, baseline(past, windows.sizes.horizon, windows.sizes.season), future, there)
+        if structural is not None:
+            sums.add(STRUCTURAL, structural.of(rows[begin : begin + BATCH]).to(future), future, there)
         band = model.output.quantiles(said, LEVELS)
         if band is not None:
             within = (band[..., 0] <= future) & (future <= band[..., 1]) & there
@@ -115,6 +122,6 @@ def score(model: Forecaster, windows: SeriesWindows, rows: np.ndarray) -> Foreca
     if not sums.values:
         raise DataError("there must be at least one value to score, but all are missing")
     coverage = None if sums.inside is None else 100 * sums.inside / sums.values
-    baselines = {name: sums.mean(name) for name in BASELINES}
+    baselines = {name: sums.mean(name) for name in sums.errors if name}
     mse, mae = sums.mean("")
     return ForecastScores(len(rows), sums.values, sums.loss / sums.values, mse, mae, coverage, baselines)

@@ -114,7 +114,7 @@ class SeriesWindows:
             calendar: whether marks say where in the day, the week and the year a point lies.
         """
         self.sizes = sizes
-        values, marks, begins = [], [], []
+        values, marks, begins, starts = [], [], [], []
         offset = 0
         for one, (begin, end) in zip(series, spans, strict=True):
             scale = scales.of(one)
@@ -122,12 +122,14 @@ class SeriesWindows:
             marks.append(marks_of(one, scales.known, calendar=calendar))
             first = max(begin, sizes.lookback, int((~np.isnan(one.values)).argmax(0).max(initial=0)) + 1)
             begins.append(offset + np.arange(first, end - sizes.horizon + 1) - sizes.lookback)
+            starts.append(offset)
             offset += len(one.values)
         whole = np.concatenate(values)
         self._past = torch.from_numpy(np.concatenate([filled(part) for part in values]).astype(np.float32))
         self._there = torch.from_numpy(~np.isnan(whole))
         self._future = torch.from_numpy(np.nan_to_num(whole, nan=0.0).astype(np.float32))
         self._marks = torch.from_numpy(np.concatenate(marks).astype(np.float32))
+        self._starts = np.array(starts)
         self.begins: Int[np.ndarray, " windows"] = np.concatenate(begins)
 
     def __len__(self) -> int:
@@ -146,6 +148,20 @@ class SeriesWindows:
         past, future = begins + torch.arange(lookback), begins + torch.arange(lookback, lookback + horizon)
         there = self._there[future]
         return Window(self._past[past], self._marks[torch.cat([past, future], 1)], self._future[future], there)
+
+    def origins(self, rows: np.ndarray) -> tuple[Int[np.ndarray, " windows"], Int[np.ndarray, " windows"]]:
+        """Where forecasts begin.
+
+        Args:
+            rows: which windows.
+
+        Returns:
+            Of each the number of its series, and the first point of its future in that series.
+        """
+        points = self.begins[rows] + self.sizes.lookback
+        # A series without points starts where the next one does, and has no window.
+        series = np.searchsorted(self._starts, points - 1, side="right") - 1
+        return series, points - self._starts[series]
 
     def spread(self, most: int) -> np.ndarray:
         """Windows that lie evenly over all.

@@ -19,8 +19,9 @@ from unrolled.data.time_axis import TimeAxis
 from unrolled.models.forecaster import Forecaster
 from unrolled.models.forecasts import mean_where
 from unrolled.tasks.forecast_scores import LEVELS, ForecastScores, on, score
-from unrolled.tasks.forecast_windows import check_windows
-from unrolled.tasks.forecasting_data import Learnt, learn, load_learnt, open_series, open_windows, save_learnt, windows_of
+from unrolled.tasks.forecast_structural import StructuralForecasts, fit_structural
+from unrolled.tasks.forecast_windows import SeriesWindows, check_windows
+from unrolled.tasks.forecasting_data import Learnt, learn, load_learnt, open_series, open_windows, parts_of, save_learnt, windows_of
 from unrolled.tasks.forecasting_settings import ForecastingRunSettings
 from unrolled.tasks.recorded_data import record_files, recorded_files
 from unrolled.tasks.row_windows import RowObjective, RowWindow, RowWindows
@@ -35,6 +36,11 @@ from unrolled.train.group import Group
 from unrolled.train.loop import Loss, Record
 from unrolled.train.optimizers import build_optimizer
 from unrolled.train.precision import Machine
+
+NOT_KEPT = ("baselines", "left_out", "windows")
+"""Scores that are not written down during training."""
+NO_PART = "they are fitted to the training part of each series, which other files have none of"
+"""Why there are no structural forecasts."""
 
 
 class Forecast(NamedTuple):
@@ -125,7 +131,7 @@ def prepare(folder: RunFolder, settings: Any, group: Group, trust: bool) -> Prep
 
     def evaluate(module: Any, group: Group) -> Record:
         scores = score(module.model, opened.valid, check)
-        return {name: value for name, value in scores._asdict().items() if name not in ("baselines", "windows") and value is not None}
+        return {name: value for name, value in scores._asdict().items() if name not in NOT_KEPT and value is not None}
 
     return Prepared(objective, source, evaluate, lambda module, record: None)
 
@@ -150,12 +156,15 @@ class ForecastingRun:
         tensors, _ = read_checkpoint(folder.weights)
         load_weights(self.model, tensors, folder.weights)
 
-    def evaluate(self, files: Sequence[Path | str] | Path | str | None = None, *, split: str = "valid") -> ForecastScores:
-        """A rolling back-test: a forecast from every point that has enough past and future, beside forecasts that nothing was learnt for.
+    def evaluate(
+        self, files: Sequence[Path | str] | Path | str | None = None, *, split: str = "valid", structural: bool = True
+    ) -> ForecastScores:
+        """A rolling back-test: a forecast from every point that has enough past and future, beside simple forecasts.
 
         Args:
             files: series in the form it was trained on; a part of the run's own when `None`.
             split: `valid`, `train`, or `test` where `data.test` left one.
+            structural: fit structural models as well, one a column, which takes a part of a second each.
 
         Returns:
             Errors of model and baselines.
@@ -167,13 +176,29 @@ class ForecastingRun:
             series = open_series(self.settings.data, as_paths(files), self.learnt.targets).series
             windows = windows_of(self.learnt, series)
             check_windows(windows, series, "to score", "give longer series")
-            return score(self.model, windows, np.arange(len(windows)))
-        opened = open_windows(self.settings.data, self.learnt, *recorded_files(self.folder))
+            return score(self.model, windows, np.arange(len(windows)))._replace(left_out=NO_PART if structural else None)
+        recorded = DataFiles(*recorded_files(self.folder))
+        opened = open_windows(self.settings.data, self.learnt, *recorded)
         parts = {name: part for name, part in opened._asdict().items() if part is not None}
         if split not in parts:
             why = "" if opened.test is not None else "; the run left no test part (`data.test`)"
             raise ConfigurationError(f"`--split` must be one of {', '.join(parts)}, got `{split}`{why}")
-        return score(self.model, parts[split], np.arange(len(parts[split])))
+        found, left_out = None, None
+        if structural:
+            try:
+                found = self._structural(parts[split], recorded, split)
+            except DataError as error:
+                left_out = str(error)
+        return score(self.model, parts[split], np.arange(len(parts[split])), found)._replace(left_out=left_out)
+
+    def _structural(self, windows: SeriesWindows, recorded: DataFiles, split: str) -> StructuralForecasts:
+        """Structural models of the run's own series."""
+        if recorded.valid and split == "valid":
+            raise DataError(NO_PART)
+        data = self.settings.data
+        series = open_series(data, recorded.train, self.learnt.targets).series
+        ends = parts_of(data, series, self.learnt.sizes.horizon, valid=bool(recorded.valid)).valid
+        return fit_structural(series, self.learnt.scales, ends, windows)
 
     @torch.no_grad()
     def forecast(self, series: Series) -> Forecast:

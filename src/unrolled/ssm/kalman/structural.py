@@ -136,7 +136,13 @@ class StructuralModel(LinearModel):
         )
 
     def fit(
-        self, series: Tensor | Padded, inputs: Tensor | None = None, *, iterations: int = 500, watch: Watch = unwatched
+        self,
+        series: Tensor | Padded,
+        inputs: Tensor | None = None,
+        *,
+        iterations: int = 500,
+        starts: Sequence[float] = STARTS,
+        watch: Watch = unwatched,
     ) -> StructuralModel:
         """Maximum likelihood by L-BFGS, from several starts.
 
@@ -144,6 +150,7 @@ class StructuralModel(LinearModel):
             series: `[batch, time, 1]`, all with the same parameters; NaN is missing.
             inputs: `[batch, time, input]` for `Regression`.
             iterations: at most so many a start.
+            starts: one search each, from variances at this share of that of the data.
             watch: is told each log-likelihood that was evaluated.
 
         Returns:
@@ -159,8 +166,8 @@ class StructuralModel(LinearModel):
             parts = free.split([count for _, count in kinds.values()])
             return self.fixed | {name: kind.bind(part) for (name, (kind, _)), part in zip(kinds.items(), parts, strict=True)}
 
-        starts = [torch.cat([torch.zeros(0).double(), *_begin(kinds, float(seen.var()) * share)]) for share in STARTS]
-        found = fit_by_gradient(lambda free: self.build(values_of(free)), starts, padded, inputs, iterations=iterations, watch=watch)
+        begins = [torch.cat([torch.zeros(0).double(), *_begin(kinds, float(seen.var()) * share)]) for share in starts]
+        found = fit_by_gradient(lambda free: self.build(values_of(free)), begins, padded, inputs, iterations=iterations, watch=watch)
         self.parameters = {name: value.detach() for name, value in values_of(found.parameters).items()}
         self._keep(found.log_likelihood, padded, found.history)
         return self
