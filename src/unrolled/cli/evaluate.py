@@ -66,6 +66,14 @@ def evaluate(given: Evaluation) -> None:
         return
     counted = next(f"{result[of]:,} {of}" for of in ("windows", "sentences", "symbols", "values") if result.get(of) is not None)
     print(f"{figures(result, whole=True)}  ({counted})")
+    _print_parts(result)
+    for name in ("bleu_signature", "chrf_signature"):
+        if result.get(name):
+            print(f"{name.partition('_')[0]}: {result[name]}")
+
+
+def _print_parts(result: dict[str, Any]) -> None:
+    """What some tasks say besides their figures."""
     for name, kinds in (("types", "type"), ("classes", "label")):
         if result.get(name):
             print_scores(kinds, result[name])
@@ -79,9 +87,6 @@ def evaluate(given: Evaluation) -> None:
         print("every one of them has a label that training never saw, so that there is no loss; was another column meant, or another file?")
     elif result.get("unseen"):
         print(f"{result['unseen']:,} of them have labels that training never saw: they count as wrong, and not for the loss")
-    for name in ("bleu_signature", "chrf_signature"):
-        if result.get(name):
-            print(f"{name.partition('_')[0]}: {result[name]}")
 
 
 VERB = command(evaluate, Evaluation, "Score a run by its task's standard figures: perplexity and bits per character, BLEU and chrF, …")
