@@ -107,7 +107,11 @@ def peer_of(system: LinearGaussian) -> tuple[Any, Any, Any]:
 def test_a_linear_gaussian_system() -> None:
     system, series = random_system(K, D), random_series(1, TIME, D, missing=0)
     peer, parameters, _ = peer_of(system)
-    theirs, filtered, smoothed = peer.smoother(parameters, to_jax(series[0])), kalman_filter(system, series), kalman_smoother(system, series)
+    theirs, filtered, smoothed = (
+        peer.smoother(parameters, to_jax(series[0])),
+        kalman_filter(system, series),
+        kalman_smoother(system, series),
+    )
     np.testing.assert_allclose(filtered.log_likelihood[0], theirs.marginal_loglik, **EXACT)
     for ours, other in (
         (filtered.means, theirs.filtered_means),

@@ -224,5 +224,10 @@ class FitTask(RunTask[FittedRun]):
                 "seconds": round(seconds, 2),
             }
             read = {"series": len(data.outputs.data), "targets": list(data.reading.targets), "values": seen}
-            facts = first_facts(self.name, path.name) | {"data": record_files(folder, files, []) | read, "parameters": best.parameters}
+            facts = first_facts(self.name, path.name) | {
+                "unit": "value",
+                "samples": False,
+                "data": record_files(folder, files, []) | read,
+                "parameters": best.parameters,
+            }
             folder.write_facts(facts | {"status": "finished", "result": result, "tried": [one.figures for one in tried]})
