@@ -335,6 +335,8 @@ def test_iterations_are_counted_without_the_beginning(tmp_path: Path) -> None:
     run = fit_hidden_markov_model(path, out=tmp_path / "run", differences={"model": model}, display=said)
     assert run.summary()["iterations"] == 3
     assert said.iterations == [line["iteration"] for line in run.history()] == [0, 1, 2, 3]
+    assert [search["first"] for search in trace_fit(run, None, "")["searches"]] == [0]
+    assert "iteration 0" in run.folder.report.read_text(encoding="utf-8")
     assert said.sentences == ["the fit ended at `model.iterations=3` and might go on; try more of them"]
 
 
@@ -357,7 +359,7 @@ def test_a_past_too_short_for_a_forecast_is_refused(tmp_path: Path) -> None:
     run = fit_structural_model(csv_of(tmp_path / "a.csv", **rows), out=tmp_path / "run", differences=differences)
     long, short = run.open().series
     assert np.isfinite(run.forecast(long, 2).low).all()
-    with pytest.raises(DataError, match="needs at least 2 values of the past, which fix the state, got 1 of `y`"):
+    with pytest.raises(DataError, match="needs at least 2 values of the past to fix the state, got 1 of `y`"):
         run.forecast(short, 2)
     panels = trace_fit(run, None, "")["panels"]
     assert [panel["columns"][0]["ahead"] is None for panel in panels] == [False, True]

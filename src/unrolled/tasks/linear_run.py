@@ -38,10 +38,11 @@ class LinearRun(FittedRun):
         """
         found = self._forecast(series, horizon, level)
         if not is_fixed(found):
-            there, of = int((~np.isnan(series.values)).sum()), f" of `{series.name}`" if series.name else ""
+            there, rank = int((~np.isnan(series.values)).sum()), self.model.system.rank
+            of = f" of `{series.name}`" if series.name else ""
             raise DataError(
-                f"a forecast needs at least {self.model.system.rank} values of the past, which fix the state, "
-                f"got {there}{of}{' that do not' * (there >= self.model.system.rank)}; give more of the past"
+                f"a forecast needs at least {rank} value{'s' * (rank != 1)} of the past to fix the state, "
+                f"got {there}{of}{' that do not' * (there >= rank)}; give more of the past"
             )
         return found
 
