@@ -166,6 +166,14 @@ def test_the_nile_end_to_end(command: Command, files: Path, monkeypatch: pytest.
     assert len(panel["columns"][0]["ahead"]["best"]) == 12
 
 
+def test_a_past_too_short_to_fix_the_state_is_refused(command: Command, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--set=model.components=trend", "--set=model.iterations=1", "--quiet", "--out", "run")
+    assert command("fit", "structural", "nile.csv", *options).returncode == 0
+    (files / "short.csv").write_text("year,volume\n1971,800\n")
+    given_in(monkeypatch, files / "short.csv")
+    refused(command("predict", "run"), "a forecast needs at least 2 values of the past to fix the state, got 1; give more of the past")
+
+
 def test_a_hidden_markov_model_end_to_end(command: Command, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = command("fit", "hmm", "levels.csv", "--set=model.states=1,2,3", "--set=data.targets=a", "--out", "run", *FEW)
     assert done.returncode == 0, done.stderr

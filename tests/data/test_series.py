@@ -166,6 +166,28 @@ def test_one_point_has_a_step_of_one() -> None:
     assert counted(1).step().season == 1
 
 
+@pytest.mark.parametrize(
+    ("times", "coming"),
+    [
+        (("2020-01-01", "2020-01-08", "2020-01-15"), "2020-01-22"),
+        (("2020-01", "2020-04", "2020-07"), "2020-10"),
+        (("2020-01-31", "2020-02-29"), "2020-03-31"),
+        (("2000.25", "2000.5"), "2000.75"),
+    ],
+)
+def test_a_single_time_takes_the_usual_step(times: tuple[str, ...], coming: str) -> None:
+    whole = axis(*times)
+    assert whole.select(len(times) - 1, len(times)).after(1, whole.step()).texts == (coming,)
+
+
+def test_a_single_time_of_a_calendar_tells_no_step() -> None:
+    with pytest.raises(DataError, match="needs at least 2 of them, got `2020-01-01` alone"):
+        axis("2020-01-01").after(1)
+    assert axis("2020-01-01").after(0).texts == ()
+    with pytest.raises(DataError, match="alone"):
+        axis("2020-01-01").after(1, axis("5", "6").step())
+
+
 def test_features_say_where_in_day_week_and_year_a_point_lies() -> None:
     found = axis("2024-01-01 00:00", "2024-01-01 06:00", "2024-01-08 00:00").features()  # two Mondays
     sine, cosine = found[:, :3], found[:, 3:]

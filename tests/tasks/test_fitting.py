@@ -19,6 +19,7 @@ from unrolled.data.series import Series
 from unrolled.data.time_axis import counted
 from unrolled.report import write_look
 from unrolled.ssm.hmm import HiddenMarkovModel
+from unrolled.tasks import fitting
 from unrolled.tasks.fit_hmm import fit_hidden_markov_model
 from unrolled.tasks.fit_linear import fit_linear_dynamical_system, fit_structural_model
 from unrolled.tasks.fit_look import trace_fit
@@ -81,7 +82,7 @@ def test_a_run_keeps_what_was_fitted(tmp_path: Path) -> None:
     assert again.model.aic() == again.summary()["aic"] == run.model.aic()
     assert {part["name"] for part in again.learnt()} == {"states", "symbols", "from ↓ to →"}
     assert next(part for part in again.learnt() if part["name"] == "symbols")["columns"] == ["a", "b", "c"]
-    assert [line["iteration"] for line in again.history()] == [1]
+    assert [line["iteration"] for line in again.history()] == [0]
     with pytest.raises(RunError, match="exists already"):
         fit_hidden_markov_model(tmp_path / "text.txt", out=tmp_path / "run")
     with pytest.raises(ConfigurationError, match="computes on the processor alone|must be"):
@@ -231,12 +232,150 @@ def test_the_gradient_reaches_at_least_what_em_does(tmp_path: Path) -> None:
     assert likelihoods[1] > likelihoods[0] - 0.5
 
 
-def test_a_fit_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def fail(*_: Any) -> None:
+    raise OSError("disk")
+
+
+class Said:
+    """A display that remembers."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+        self.iterations: list[int] = []
+
+    def noted(self, text: str) -> None:
+        self.sentences.append(text)
+
+    def iterated(self, size: int | None, start: int, iteration: int, log_likelihood: float) -> None:
+        self.iterations.append(iteration)
+
+
+@pytest.mark.parametrize("place", [(HiddenMarkovModel, "save"), (fitting, "write_look"), (fitting, "trace_fit")])
+def test_a_fit_that_fails_leaves_nothing(place: tuple[Any, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = csv_of(tmp_path / "a.csv", x=two_levels(20))
-    monkeypatch.setattr(HiddenMarkovModel, "save", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    monkeypatch.setattr(*place, fail)
     with pytest.raises(OSError, match="disk"):
         fit_hidden_markov_model(path, out=tmp_path / "deep" / "run", differences={"model": {"iterations": 2}})
     assert [one.name for one in tmp_path.rglob("*")] == ["a.csv"]
+
+
+def test_a_report_names_the_place_of_its_run(tmp_path: Path) -> None:
+    unfitted(tmp_path)
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert str(tmp_path / "run") in page
+    assert ".unfinished" not in page
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = csv_of(tmp_path / "a.csv", x=two_levels(20))
+    monkeypatch.setattr(HiddenMarkovModel, "fit", lambda *_, **__: pytest.fail("it was fitted"))
+    with pytest.raises(RunError, match="could not be written"):
+        fit_hidden_markov_model(path, out=path / "run")
+
+
+def test_data_that_change_during_a_fit_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, whole = csv_of(tmp_path / "a.csv", x=two_levels(20)), HiddenMarkovModel.fit
+
+    def fit(*given: Any, **more: Any) -> Any:
+        csv_of(path, x=two_levels(19))
+        return whole(*given, **more)
+
+    monkeypatch.setattr(HiddenMarkovModel, "fit", fit)
+    run = fit_hidden_markov_model(path, out=tmp_path / "run", differences={"model": {"iterations": 1, "restarts": 1}})
+    with pytest.raises(RunError, match="has changed since"):
+        run.open()
+
+
+def test_a_place_taken_meanwhile_costs_no_second_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, whole, fits = csv_of(tmp_path / "a.csv", x=two_levels(20)), HiddenMarkovModel.fit, []
+    monkeypatch.chdir(tmp_path)
+
+    def fit(*given: Any, **more: Any) -> Any:
+        fits.append(1)
+        (tmp_path / "runs" / "hmm-a-1").mkdir()
+        return whole(*given, **more)
+
+    monkeypatch.setattr(HiddenMarkovModel, "fit", fit)
+    run = fit_hidden_markov_model(path, differences={"model": {"iterations": 1, "restarts": 1}})
+    assert run.folder.path == Path("runs/hmm-a-2")
+    assert run.folder.fact("name") == "hmm-a-2"
+    assert len(fits) == 1
+
+
+def test_a_fit_needs_a_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="at least one file of series, got none"):
+        fit_hidden_markov_model([], out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("symbols", [2, 5])
+def test_symbols_are_as_many_as_the_file_holds(symbols: int, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("abcab\ncba\n")
+    with pytest.raises(ConfigurationError, match=f"`model.symbols` must be 3, .* `text.txt` holds, got {symbols}"):
+        fit_hidden_markov_model(tmp_path / "text.txt", out=tmp_path / "run", differences={"model": {"symbols": symbols}})
+    few = {"symbols": 3, "iterations": 1, "restarts": 1}
+    run = fit_hidden_markov_model(tmp_path / "text.txt", out=tmp_path / "run", differences={"model": few})
+    assert run.model.emission.mean().shape == (2, 3)
+
+
+def test_sizes_that_cannot_be_fitted_are_left_out(tmp_path: Path) -> None:
+    path, said = csv_of(tmp_path / "a.csv", x=two_levels(20)), Said()
+    model: dict[str, Any] = {"states": "1,2,11", "iterations": 30, "restarts": 1}
+    run = fit_hidden_markov_model(path, out=tmp_path / "run", differences={"model": model}, display=said)
+    assert [one["states"] for one in run.folder.fact("tried")] == [1, 2]
+    assert [one["states"] for one in run.folder.fact("failed")] == [11]
+    assert said.sentences[0].startswith("11 states could not be fitted: fitting 11 states needs at least 22 outputs, got 20")
+    with pytest.raises(DataError, match="fitting 11 states"):
+        fit_hidden_markov_model(path, out=tmp_path / "none", differences={"model": model | {"states": "11,12"}})
+    assert not (tmp_path / "none").exists()
+
+
+def test_iterations_are_counted_without_the_beginning(tmp_path: Path) -> None:
+    path, said = csv_of(tmp_path / "a.csv", x=two_levels(20)), Said()
+    model: dict[str, Any] = {"iterations": 3, "restarts": 1, "tolerance": 0}
+    run = fit_hidden_markov_model(path, out=tmp_path / "run", differences={"model": model}, display=said)
+    assert run.summary()["iterations"] == 3
+    assert said.iterations == [line["iteration"] for line in run.history()] == [0, 1, 2, 3]
+    assert [search["first"] for search in trace_fit(run, None, "")["searches"]] == [0]
+    assert "iteration 0" in run.folder.report.read_text(encoding="utf-8")
+    assert said.sentences == ["the fit ended at `model.iterations=3` and might go on; try more of them"]
+
+
+@pytest.mark.parametrize("fit", [fit_hidden_markov_model, fit_linear_dynamical_system])
+def test_a_tolerance_met_in_the_last_iteration_is_an_end(fit: Any, tmp_path: Path) -> None:
+    path, said = csv_of(tmp_path / "a.csv", x=two_levels(20)), Said()
+    model: dict[str, Any] = {"iterations": 40, "tolerance": 1e-3}
+    needed = fit(path, out=tmp_path / "long", differences={"model": model}).summary()["iterations"]
+    assert needed < 40
+    again = fit(path, out=tmp_path / "run", differences={"model": model | {"iterations": needed}}, display=said)
+    assert again.summary()["iterations"] == needed
+    assert said.sentences == []
+    fit(path, out=tmp_path / "short", differences={"model": model | {"iterations": needed - 1}}, display=said)
+    assert "might go on" in said.sentences[0]
+
+
+def test_a_past_too_short_for_a_forecast_is_refused(tmp_path: Path) -> None:
+    rows = {"shop": ["x"] * 20 + ["y"], "x": [*two_levels(20), 3.0]}
+    differences = {"data": {"series": "shop"}, "model": {"components": "trend", "iterations": 2}}
+    run = fit_structural_model(csv_of(tmp_path / "a.csv", **rows), out=tmp_path / "run", differences=differences)
+    long, short = run.open().series
+    assert np.isfinite(run.forecast(long, 2).low).all()
+    with pytest.raises(DataError, match="needs at least 2 values of the past to fix the state, got 1 of `y`"):
+        run.forecast(short, 2)
+    panels = trace_fit(run, None, "")["panels"]
+    assert [panel["columns"][0]["ahead"] is None for panel in panels] == [False, True]
+
+
+def test_a_single_date_is_followed_by_the_step_of_the_run(tmp_path: Path) -> None:
+    months = [f"{2020 + t // 12}-{t % 12 + 1:02}" for t in range(20)]
+    path = csv_of(tmp_path / "a.csv", month=months, x=two_levels(20))
+    run = fit_structural_model(path, out=tmp_path / "run", differences={"model": {"iterations": 2}})
+    one = run.open().series[0].select(3, 4)
+    assert unrolled.load(tmp_path / "run").forecast(one, 2).axis.texts == ("2020-05", "2020-06")
+    told = json.loads(run.folder.series.read_text())
+    del told["step"]  # as older versions wrote it
+    run.folder.series.write_text(json.dumps(told))
+    with pytest.raises(DataError, match="needs at least 2 of them, got `2020-04` alone"):
+        unrolled.load(tmp_path / "run").forecast(one, 2)
 
 
 def test_files_together_share_their_symbols(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from unrolled.core.errors import DataError
+
 SECONDS = {"minute": 60.0, "hour": 3600.0, "day": 86400.0, "week": 604800.0}
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 MONTH = re.compile(r"\d{4}-\d{2}")
@@ -25,6 +27,8 @@ class Step(NamedTuple):
     """Months, seconds, or the unit of numbers."""
     unit: str
     """`months`, `seconds` or `number`."""
+    last_days: bool = False
+    """Whether months are counted from last day to last day."""
 
     @property
     def season(self) -> int:
@@ -75,7 +79,7 @@ class TimeAxis:
         months = months_of(self.numbers) if self.dated else None
         apart = 0.0 if months is None else float(np.median(np.diff(months)))
         if apart >= 1:
-            return Step(apart, "months")
+            return Step(apart, "months", _last_days(self.numbers))
         return Step(float(np.median(np.diff(self.numbers))), "seconds" if self.dated else "number")
 
     def widest_gap(self) -> int | None:
@@ -91,18 +95,26 @@ class TimeAxis:
         apart = np.diff(self.numbers if months is None else months)
         return int(apart.argmax()) if apart.max() > 1.5 * step.size else None
 
-    def after(self, count: int) -> TimeAxis:
+    def after(self, count: int, usual: Step | None = None) -> TimeAxis:
         """The times that follow.
 
         Args:
             count: how many.
+            usual: the step where these times are too few to tell.
 
         Returns:
             They, written like the last one.
+
+        Raises:
+            DataError: a single time of a calendar tells no step.
         """
         step, last = self.step(), self.numbers[-1] if len(self.numbers) else -1.0
+        if len(self.numbers) == 1 and usual is not None and (usual.unit != "number") == self.dated:
+            step = usual
+        elif len(self.numbers) == 1 and self.dated and count:
+            raise DataError(f"the step between times needs at least 2 of them, got `{self.texts[0]}` alone; give more of the past")
         if step.unit == "months":
-            numbers = _months_after(float(last), int(step.size), count, last_days=_last_days(self.numbers))
+            numbers = _months_after(float(last), int(step.size), count, last_days=step.last_days)
         else:
             numbers = last + step.size * np.arange(1, count + 1)
         return TimeAxis(tuple(self._write(number) for number in numbers), numbers, self.dated)

@@ -84,6 +84,8 @@ class Search(Part):
 
     name: str
     values: list[float | None]
+    first: int = 1
+    """The iteration of the first value; 0 is the beginning itself."""
 
 
 class StateTrace(Part):
@@ -274,7 +276,7 @@ def _searches(searches: Sequence[Search]) -> dict[str, Any]:
         for search in ranked
     ]
     return {
-        "times": [f"iteration {number}" for number in range(1, longest + 1)],
+        "times": [f"iteration {ranked[-1].first + place}" for place in range(longest)],
         "now": None,
         "layers": layers,
         "levels": None,

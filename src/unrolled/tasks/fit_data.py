@@ -18,7 +18,7 @@ from unrolled.core.padded import Padded, pad
 from unrolled.data.rows import place_of
 from unrolled.data.series import Series, SeriesFile, series_of_lines
 from unrolled.data.text import text_lines
-from unrolled.data.time_axis import counted
+from unrolled.data.time_axis import Step, counted
 from unrolled.tasks.forecasting_data import USUAL_HORIZON, form_of, open_series
 from unrolled.tasks.series_future import end_of
 
@@ -39,6 +39,8 @@ class Reading(NamedTuple):
     """Points of the usual season of the times; 1 where none is known."""
     text: bool
     """Whether it reads a text of symbols, and not CSV."""
+    step: Step | None = None
+    """Between its times; `None` in runs of older versions."""
 
     @property
     def horizon(self) -> int:
@@ -158,7 +160,8 @@ def reading_of(found: SeriesFile, *, text: bool) -> Reading:
         It.
     """
     longest = max(found.series, key=lambda one: len(one.values))
-    return Reading(found.targets, found.known, found.symbols, longest.axis.step().season, text)
+    step = longest.axis.step()
+    return Reading(found.targets, found.known, found.symbols, step.season, text, step)
 
 
 def tensors_of(series: Sequence[Series], *, to_end: bool = True) -> tuple[Padded, Tensor | None]:
@@ -227,6 +230,7 @@ def load_reading(path: Path) -> Reading:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         names = {name: tuple(map(str, told[name])) for name in ("targets", "known", "symbols")}
-        return Reading(**names, season=int(told["season"]), text=bool(told["text"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        step = None if told.get("step") is None else Step(float(told["step"][0]), str(told["step"][1]), bool(told["step"][2]))
+        return Reading(**names, season=int(told["season"]), text=bool(told["text"]), step=step)
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise RunError(f"`{path}` must be what unrolled wrote, but it is damaged ({error}); try a whole copy of the run") from None

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 
 
 class History:
     """What a search told of itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: int = 0) -> None:
+        """Of a search that begins.
+
+        Args:
+            before: how many log-likelihoods are told before the first iteration.
+        """
+        self.before = before
         self.starts: dict[int, list[float]] = {}
         """By beginning, counted from 1."""
 
@@ -26,7 +33,17 @@ class History:
     @property
     def iterations(self) -> int:
         """How many there were from the beginning that reached most; 0 where nothing was told."""
-        return len(max(self.starts.values(), key=max, default=[]))
+        return max(len(self._best) - self.before, 0)
+
+    @property
+    def gain(self) -> float:
+        """What the last iteration from that beginning gained; infinite where there were not two."""
+        best = self._best
+        return best[-1] - best[-2] if len(best) > 1 else math.inf
+
+    @property
+    def _best(self) -> list[float]:
+        return max(self.starts.values(), key=max, default=[])
 
 
 def history_lines(found: Mapping[int | None, History]) -> str:
@@ -42,6 +59,6 @@ def history_lines(found: Mapping[int | None, History]) -> str:
         ({} if size is None else {"states": size}) | {"start": start, "iteration": iteration, "log_likelihood": value}
         for size, history in found.items()
         for start, values in history.starts.items()
-        for iteration, value in enumerate(values, 1)
+        for iteration, value in enumerate(values, 1 - history.before)
     ]
     return "".join(json.dumps({"kind": "fit", **line}) + "\n" for line in lines)

@@ -20,7 +20,7 @@ from unrolled.tasks.fit_data import FitData
 from unrolled.tasks.fit_learnt import Part, hidden_markov
 from unrolled.tasks.fit_settings import HiddenMarkovChoice, HiddenMarkovRunSettings
 from unrolled.tasks.fit_start import read_start
-from unrolled.tasks.fitting import FitTask
+from unrolled.tasks.fitting import FitTask, Fitted
 from unrolled.tasks.hidden_markov_run import HiddenMarkovRun
 from unrolled.tasks.run_folder import RunFolder
 
@@ -33,6 +33,7 @@ class HiddenMarkovTask(FitTask):
 
     name = "hmm"
     settings = HiddenMarkovRunSettings
+    told_before = 1
 
     def emission(self, settings: Any, *, text: bool) -> str:
         """What each state's outputs are.
@@ -78,15 +79,15 @@ class HiddenMarkovTask(FitTask):
         return settings.model.emission in MAY_STAY
 
     def most(self, settings: Any) -> int | None:
-        """After how many iterations a fit ends; the beginning is one as well.
+        """After how many iterations a fit ends.
 
         Args:
             settings: of the run.
 
         Returns:
-            As many as were said, and one.
+            As many as were said.
         """
-        return int(settings.model.iterations) + 1
+        return int(settings.model.iterations)
 
     def sizes(self, settings: Any) -> tuple[int | None, ...]:
         """Numbers of states.
@@ -100,7 +101,7 @@ class HiddenMarkovTask(FitTask):
         return tuple(settings.model.states)
 
     def check(self, settings: Any, found: SeriesFile, source: str) -> None:
-        """Refuse several columns of symbols, and numbers that the emission does not know.
+        """Refuse several columns of symbols, another number of them than there are, and numbers that the emission does not know.
 
         Args:
             settings: of the run.
@@ -108,8 +109,14 @@ class HiddenMarkovTask(FitTask):
             source: where they came from.
 
         Raises:
+            ConfigurationError: another number of symbols.
             DataError: such columns or numbers.
         """
+        said = settings.model.symbols
+        if found.symbols and said not in (None, len(found.symbols)):
+            raise ConfigurationError(
+                f"`model.symbols` must be {len(found.symbols)}, as many different symbols as `{source}` holds, got {said}; leave it out"
+            )
         if found.symbols and len(found.targets) > 1:
             names = ", ".join(f"`{name}`" for name in found.targets)
             raise DataError(f"categorical outputs are one column of symbols, got {names} in `{source}`; name one of them (`data.targets`)")
@@ -123,7 +130,7 @@ class HiddenMarkovTask(FitTask):
                 at = f"`{found.targets[column]}` at `{one.axis.texts[point]}`{f' of `{one.name}`' if one.name else ''} in `{source}`"
                 raise DataError(f"{wrong.must}, got {one.values[point, column]:g} in {at}; try another `model.emission`")
 
-    def fit_one(self, settings: Any, size: int | None, data: FitData, watch: Watch) -> HiddenMarkovModel:
+    def fit_one(self, settings: Any, size: int | None, data: FitData, watch: Watch) -> Fitted:
         """Baum–Welch, from several beginnings.
 
         Args:
@@ -133,11 +140,11 @@ class HiddenMarkovTask(FitTask):
             watch: is told of each iteration.
 
         Returns:
-            The model.
+            The model, and whether it met its tolerance.
         """
         choice: HiddenMarkovChoice = settings.model
         symbols = len(data.reading.symbols) or None
-        changes = {"states": size, "emission": self.emission(settings, text=data.reading.text), "symbols": choice.symbols or symbols}
+        changes = {"states": size, "emission": self.emission(settings, text=data.reading.text), "symbols": symbols}
         told = {name: value for name, value in choice.model_dump().items() if name != "start"} | changes
         if choice.start is None:
             model = HiddenMarkovModel(**told)
@@ -145,8 +152,8 @@ class HiddenMarkovTask(FitTask):
             dynamics, emission = _given_parts(choice.start, HiddenMarkovModel(**told).settings, data)
             model = HiddenMarkovModel(dynamics=dynamics, emission=emission)
             model.settings = resolve(HiddenMarkovSettings, told)
-        model.fit(data.outputs, data.inputs, watch=watch)
-        return model
+        settled = model.fit(data.outputs, data.inputs, watch=watch).converged
+        return Fitted(model, settled)
 
     def learnt(self, model: Any, data: FitData) -> list[Part]:
         """States and transitions.

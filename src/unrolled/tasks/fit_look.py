@@ -71,11 +71,12 @@ def _tried(tried: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _searches(lines: Sequence[dict[str, Any]], states: int | None) -> list[dict[str, Any]]:
     """The searches that the chosen model came from."""
-    found: dict[int, list[float | None]] = {}
+    found: dict[int, list[tuple[int, float]]] = {}
     for line in lines:
         if line.get("states") == states:
-            found.setdefault(int(line["start"]), []).append(float(line["log_likelihood"]))
-    return [{"name": f"beginning {start}", "values": values[-ITERATIONS:]} for start, values in found.items()]
+            found.setdefault(int(line["start"]), []).append((int(line["iteration"]), float(line["log_likelihood"])))
+    drawn = {start: told[-ITERATIONS:] for start, told in found.items()}
+    return [{"name": f"beginning {start}", "values": [one for _, one in told], "first": told[0][0]} for start, told in drawn.items()]
 
 
 def _last(panel: Panel, past: int) -> Panel:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-from unrolled.core.errors import RunError
+import torch
+
+from unrolled.core.errors import DataError, RunError, UserError
 from unrolled.core.files import write_json, write_text
 from unrolled.core.settings import resolve
 from unrolled.data.series import SeriesFile
@@ -20,7 +23,7 @@ from unrolled.tasks.fit_learnt import Part
 from unrolled.tasks.fit_look import trace_fit
 from unrolled.tasks.fitted_run import FittedRun
 from unrolled.tasks.recorded_data import record_files
-from unrolled.tasks.run_folder import first_facts, new_run
+from unrolled.tasks.run_folder import RunFolder, first_facts, new_run
 from unrolled.tasks.task import RunTask
 from unrolled.tasks.training import as_paths, place_run
 
@@ -42,9 +45,17 @@ class FitDisplay(Protocol):
         Args:
             size: which of several sizes is tried; `None` where a model has none.
             start: which beginning, counted from 1.
-            iteration: of it, counted from 1.
+            iteration: of it, counted from 1; 0 for the beginning itself, where a model tells of it.
             log_likelihood: reached.
         """
+
+
+class Fitted(NamedTuple):
+    """A model, from a search that says how it ended."""
+
+    model: Any
+    settled: bool
+    """Whether it met its tolerance."""
 
 
 class Tried(NamedTuple):
@@ -58,6 +69,8 @@ class Tried(NamedTuple):
     aic: float
     bic: float
     history: History
+    settled: bool
+    """Whether its search met its tolerance; not all say."""
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -67,8 +80,26 @@ class Tried(NamedTuple):
         return sized | told | {"iterations": self.history.iterations}
 
 
+class Found(NamedTuple):
+    """What came of all sizes."""
+
+    tried: list[Tried]
+    """At least one."""
+    failed: list[dict[str, Any]]
+    """Those that could not be fitted: `states`, and the `error`."""
+    seconds: float
+
+    @property
+    def best(self) -> Tried:
+        """The one that the Bayesian criterion chooses."""
+        return min(self.tried, key=lambda one: one.bic)
+
+
 class FitTask(RunTask[FittedRun]):
     """A task of `unrolled fit`: how its models are made, fitted and opened."""
+
+    told_before: ClassVar[int] = 0
+    """How many log-likelihoods a search tells before its first iteration."""
 
     @abstractmethod
     def symbolic(self, settings: Any, *, text: bool) -> bool:
@@ -126,7 +157,7 @@ class FitTask(RunTask[FittedRun]):
             watch: is told of each iteration.
 
         Returns:
-            The model.
+            The model; as `Fitted` where its search says how it ended.
         """
 
     @abstractmethod
@@ -171,9 +202,12 @@ class FitTask(RunTask[FittedRun]):
             The run.
 
         Raises:
+            DataError: no file.
             RunError: something stands at `out` already.
         """
         paths, settings, place = as_paths(files), resolve(self.settings, differences or {}), None if out is None else Path(out)
+        if not paths:
+            raise DataError(f"fitting a model of the task `{self.name}` needs at least one file of series, got none; give a path")
         if place is not None and place.exists():
             raise RunError(f"`{place}` exists already; choose another folder with `--out`, or remove it")
         text = reads_text(settings.data, paths)
@@ -185,49 +219,84 @@ class FitTask(RunTask[FittedRun]):
             for said in found.findings:
                 display.noted(said)
         outputs, inputs = tensors_of(found.series)
-        begin = time.monotonic()
         data = FitData(outputs, inputs, reading_of(found, text=text))
-        tried = [self._try(settings, size, data, display) for size in self.sizes(settings)]
-        seconds, most = time.monotonic() - begin, self.most(settings)
-        if display is not None and most is not None and min(tried, key=lambda one: one.bic).history.iterations >= most:
-            display.noted(f"the fit ended at `model.iterations={settings.model.iterations}` and might go on; try more of them")
-        stem = f"{self.name}-{paths[0].name.split('.')[0]}"
-        path = place_run(place, stem, lambda at: self._keep(at, settings, paths, data, tried, seconds))
-        run = self.load(path)
-        write_look(trace_fit(run, found, source), run.folder.report)
-        return run
+        # Computed once, though another process may take the first free place meanwhile.
+        search = functools.cache(lambda: self._search(settings, data, display))
+
+        def create(at: Path) -> None:
+            # What cannot be written is told before the fit, and files are noted as they were when they were read.
+            with new_run(at) as folder:
+                recorded = record_files(folder, paths, [])
+                self._keep(folder, first_facts(self.name, at.name) | {"data": recorded}, settings, data, search())
+                trace = trace_fit(self.open_run(folder, trust=False), found, source)
+                write_look(trace | {"run": str(at)}, folder.report)
+
+        return self.load(place_run(place, f"{self.name}-{paths[0].name.split('.')[0]}", create))
+
+    def _search(self, settings: Any, data: FitData, display: FitDisplay | None) -> Found:
+        """Fit every size; of several, those that cannot be fitted are left out."""
+        begin, tried, errors = time.monotonic(), [], {}
+        sizes = self.sizes(settings)
+        for size in sizes:
+            try:
+                tried.append(self._try(settings, size, data, display))
+            except (UserError, torch.linalg.LinAlgError) as error:
+                if len(sizes) == 1:
+                    raise
+                errors[size] = error
+        if not tried:
+            raise next(iter(errors.values()))
+        failed = [{"states": size, "error": str(error)} for size, error in errors.items()]
+        found, most = Found(tried, failed, time.monotonic() - begin), self.most(settings)
+        if display is not None:
+            for one in failed:
+                display.noted(f"{one['states']} state{'s' * (one['states'] != 1)} could not be fitted: {one['error']}")
+            if most is not None and found.best.history.iterations >= most and not found.best.settled:
+                display.noted(f"the fit ended at `model.iterations={settings.model.iterations}` and might go on; try more of them")
+        return found
 
     def _try(self, settings: Any, size: int | None, data: FitData, display: FitDisplay | None) -> Tried:
-        history = History()
+        history = History(self.told_before)
 
         def watch(start: int, iteration: int, log_likelihood: float) -> None:
             history.take(start, iteration, log_likelihood)
             if display is not None:
-                display.iterated(size, start, iteration, log_likelihood)
+                display.iterated(size, start, iteration - self.told_before, log_likelihood)
 
-        model = self.fit_one(settings, size, data, watch)
+        found = self.fit_one(settings, size, data, watch)
+        if isinstance(found, Fitted):
+            model, settled = found
+        else:
+            tolerance = getattr(settings.model, "tolerance", 0.0)
+            model, settled = found, history.gain < tolerance * values_seen(data)
         likelihood = model.score(data.outputs, data.inputs)
-        return Tried(size, model, likelihood, model.free_parameters, model.aic(), model.bic(), history)
+        return Tried(size, model, likelihood, model.free_parameters, model.aic(), model.bic(), history, settled)
 
-    def _keep(self, path: Path, settings: Any, files: list[Path], data: FitData, tried: list[Tried], seconds: float) -> None:
-        best = min(tried, key=lambda one: one.bic)
-        seen = int((~data.outputs.data[data.outputs.mask].isnan()).sum())
-        with new_run(path) as folder:
-            best.model.save(folder.model)
-            save_reading(data.reading, folder.series)
-            write_json(folder.learnt, self.learnt(best.model, data))
-            folder.write_config(settings)
-            write_text(folder.metrics, history_lines({one.size: one.history for one in tried}))
-            result = best.figures | {
-                "loss": -best.log_likelihood / max(seen, 1),
-                "steps": best.history.iterations,
-                "seconds": round(seconds, 2),
-            }
-            read = {"series": len(data.outputs.data), "targets": list(data.reading.targets), "values": seen}
-            facts = first_facts(self.name, path.name) | {
-                "unit": "value",
-                "samples": False,
-                "data": record_files(folder, files, []) | read,
-                "parameters": best.parameters,
-            }
-            folder.write_facts(facts | {"status": "finished", "result": result, "tried": [one.figures for one in tried]})
+    def _keep(self, folder: RunFolder, facts: dict[str, Any], settings: Any, data: FitData, found: Found) -> None:
+        best, seen = found.best, values_seen(data)
+        best.model.save(folder.model)
+        save_reading(data.reading, folder.series)
+        write_json(folder.learnt, self.learnt(best.model, data))
+        folder.write_config(settings)
+        write_text(folder.metrics, history_lines({one.size: one.history for one in found.tried}))
+        result = best.figures | {
+            "loss": -best.log_likelihood / max(seen, 1),
+            "steps": best.history.iterations,
+            "seconds": round(found.seconds, 2),
+        }
+        read = {"series": len(data.outputs.data), "targets": list(data.reading.targets), "values": seen}
+        more = {"unit": "value", "samples": False, "data": facts["data"] | read, "parameters": best.parameters}
+        told = {"status": "finished", "result": result, "tried": [one.figures for one in found.tried]}
+        folder.write_facts(facts | more | told | ({"failed": found.failed} if found.failed else {}))
+
+
+def values_seen(data: FitData) -> int:
+    """How many values a model is fitted to.
+
+    Args:
+        data: what it is fitted to.
+
+    Returns:
+        Those that are not missing.
+    """
+    return int((~data.outputs.data[data.outputs.mask].isnan()).sum())

@@ -90,7 +90,7 @@ class HiddenMarkovRun(FittedRun):
     def _ahead(self, series: Series, horizon: int) -> tuple[Series, Padded, tuple[Tensor, Tensor] | None]:
         """The series with its future, its outputs, and what is known of both."""
         end = end_of(series)
-        whole = with_future(series, horizon, self.reading.known)
+        whole = with_future(series, horizon, self.reading.known, self.reading.step)
         outputs, inputs = tensors_of([whole.select(0, end)])
         return whole, outputs, None if inputs is None else (inputs, torch.from_numpy(whole.known[end:]).unsqueeze(0))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from unrolled.core.errors import DataError
 from unrolled.core.padded import Padded
 from unrolled.data.series import Series
 from unrolled.ssm.kalman import LinearGaussian, Smoothed, StructuralModel
@@ -30,9 +32,24 @@ class LinearRun(FittedRun):
 
         Returns:
             The forecast, in the unit of the series.
+
+        Raises:
+            DataError: its past is too short to fix the state.
         """
+        found = self._forecast(series, horizon, level)
+        if not is_fixed(found):
+            there, rank = int((~np.isnan(series.values)).sum()), self.model.system.rank
+            of = f" of `{series.name}`" if series.name else ""
+            raise DataError(
+                f"a forecast needs at least {rank} value{'s' * (rank != 1)} of the past to fix the state, "
+                f"got {there}{of}{' that do not' * (there >= rank)}; give more of the past"
+            )
+        return found
+
+    def _forecast(self, series: Series, horizon: int | None, level: float) -> Forecast:
+        """The same, with an infinitely wide band where the past does not fix the state."""
         horizon, end = horizon or max(self.usual_horizon(series), 1), end_of(series)
-        whole = with_future(series, horizon, self.reading.known)
+        whole = with_future(series, horizon, self.reading.known, self.reading.step)
         outputs, inputs = tensors_of([whole.select(0, end)])
         future = torch.from_numpy(whole.known[end:]).unsqueeze(0) if self.reading.known else None
         found = self.model.forecast(outputs, horizon, inputs, future_inputs=future, level=level)
@@ -50,7 +67,8 @@ class LinearRun(FittedRun):
             A part of a trace.
         """
         past, horizon = series.select(0, end_of(series)), settings.horizon or self.usual_horizon(series)
-        forecast = self.forecast(series, horizon, level=settings.level) if horizon else None
+        forecast = self._forecast(series, horizon, settings.level) if horizon else None
+        forecast = forecast if forecast is not None and is_fixed(forecast) else None
         outputs, inputs = tensors_of([past])
         system: LinearGaussian = self.model.system
         smoothed, known = self.model.smooth(outputs, inputs), self.model.known_inputs(outputs, inputs)
@@ -83,3 +101,15 @@ class LinearRun(FittedRun):
             return [banded(name, one.means[0], one.variances[0], level) for name, one in parts.items()] if len(parts) > 1 else []
         means, variances = smoothed.means[0].T, smoothed.covariances[0].diagonal(dim1=1, dim2=2).T
         return [banded(f"hidden {place}", *pair, level) for place, pair in enumerate(zip(means, variances, strict=True), 1)]
+
+
+def is_fixed(forecast: Forecast) -> bool:
+    """Whether the past told enough for a forecast.
+
+    Args:
+        forecast: with its band.
+
+    Returns:
+        False where the band is infinitely wide.
+    """
+    return forecast.low is None or bool(np.isfinite(forecast.low).all())

@@ -6,7 +6,7 @@ import numpy as np
 
 from unrolled.core.errors import DataError
 from unrolled.data.series import Series
-from unrolled.data.time_axis import TimeAxis
+from unrolled.data.time_axis import Step, TimeAxis
 
 
 def end_of(series: Series) -> int:
@@ -22,19 +22,20 @@ def end_of(series: Series) -> int:
     return int(there[-1]) + 1 if len(there) else 0
 
 
-def with_future(series: Series, horizon: int, known: tuple[str, ...]) -> Series:
+def with_future(series: Series, horizon: int, known: tuple[str, ...], step: Step | None = None) -> Series:
     """The series with as many rows behind its last value as are forecast.
 
     Args:
         series: its past; rows at the end without any target are the future of what is known in advance.
         horizon: how many points are forecast.
         known: the columns that are known in advance.
+        step: between its times, where the series is too short to tell.
 
     Returns:
         The series up to the last point that is forecast.
 
     Raises:
-        DataError: not all is known of these points that must be.
+        DataError: not all is known of these points that must be, or nothing tells the step.
     """
     end = end_of(series)
     given = series.select(0, end + horizon)
@@ -45,7 +46,7 @@ def with_future(series: Series, horizon: int, known: tuple[str, ...]) -> Series:
             f"`{known[0]}`{of} must be known for all {horizon} points that are forecast, "
             f"but {horizon - missing} rows stand behind the last value; give rows without values for the others"
         )
-    more = given.axis.after(missing)
+    more = given.axis.after(missing, step)
     axis = TimeAxis(given.axis.texts + more.texts, np.concatenate([given.axis.numbers, more.numbers]), more.dated)
     blank, nothing = np.full((missing, given.values.shape[1]), np.nan), np.zeros((missing, given.known.shape[1]))
     return Series(series.name, axis, np.concatenate([given.values, blank]), np.concatenate([given.known, nothing]))
