@@ -214,6 +214,10 @@ def test_what_became_zero_was_fitted_as_well(tmp_path: Path) -> None:
     model.save(tmp_path)
     again = HiddenMarkovModel.load(tmp_path)
     assert (again.free_parameters, again.aic(), again.bic()) == (14, model.aic(), model.bic())
+    for one in (model, again):
+        one.fit(outputs)
+        assert one.free_parameters == 14
+        assert one.bic() == pytest.approx(model.bic())
     with pytest.raises(ConfigurationError, match="was not fitted"):
         HiddenMarkovModel(dynamics=fit.dynamics, emission=fit.emission).aic()
     with pytest.raises(DataError, match="must be fitted first"):

@@ -86,7 +86,7 @@ class HiddenMarkovModel:
         self.settings = resolve(HiddenMarkovSettings, settings)
         self._dynamics, self._emission = dynamics, emission
         self._last: tuple[float, int, int] | None = None
-        """Of the last fit: the log-likelihood, how many steps the sequences had, and how many numbers were free when it began."""
+        """Of the last fit: the log-likelihood, how many steps the sequences had, and how many numbers were free when the first began."""
 
     @property
     def dynamics(self) -> Dynamics:
@@ -104,7 +104,7 @@ class HiddenMarkovModel:
 
     @property
     def free_parameters(self) -> int:
-        """How many numbers are fitted: those that were free when the fit began, for one that has become zero was fitted as well."""
+        """How many numbers are fitted: those that were free when the first fit began, for one that has become zero was fitted as well."""
         return _free(self.dynamics, self.emission) if self._last is None else self._last[2]
 
     def fit(self, outputs: Outputs, inputs: Tensor | None = None, *, watch: Watch = unwatched) -> Fit:
@@ -120,14 +120,15 @@ class HiddenMarkovModel:
         """
         padded, settings = as_padded(outputs), self.settings
         when = BaumWelchSettings(settings.iterations, settings.tolerance)
-        fits, free = [], 0
+        fits: list[tuple[Fit, int]] = []
         for beginning in range(1 if self._dynamics is not None else settings.restarts):
             generator = torch.Generator().manual_seed(settings.seed + beginning)
             dynamics = self._dynamics or start_dynamics(settings, inputs, generator)
             emission = self._emission or STARTS[settings.emission](padded, settings, generator)
-            free = _free(dynamics, emission)
-            fits.append(baum_welch(dynamics, emission, padded, inputs=inputs, settings=when, watch=_from(beginning, watch)))
-        best = max(fits, key=lambda fit: fit.objectives[-1])
+            # What an earlier fit has made zero was fitted then, and counts on.
+            free = _free(dynamics, emission) if self._last is None else self.free_parameters
+            fits.append((baum_welch(dynamics, emission, padded, inputs=inputs, settings=when, watch=_from(beginning, watch)), free))
+        best, free = max(fits, key=lambda one: one[0].objectives[-1])
         self._dynamics, self._emission = best.dynamics, best.emission
         self._last = best.log_likelihoods[-1], int(padded.lengths.sum()), free
         return best
