@@ -261,6 +261,26 @@ class HiddenMarkovModel:
         log_likelihood, steps = self._scored(outputs, inputs)
         return self.free_parameters * math.log(max(steps, 1)) - 2 * log_likelihood
 
+    def notes(self, outputs: Outputs) -> list[str]:
+        """What a person should know about the fit: variances that ended at the floor, of which the criteria would choose ever more.
+
+        Args:
+            outputs: those that it was fitted to.
+
+        Returns:
+            Sentences; none where all is well.
+        """
+        small = int(self.emission.at_floor().sum())
+        if not small:
+            return []
+        seen = as_padded(outputs)
+        values = seen.data[seen.mask]
+        values = values[~values.isnan()]
+        counts = bool(((values >= 0) & (values == values.round())).all())
+        advice = "try `emission=poisson` for these counts" if counts else "try fewer states, or a larger `floor`"
+        few = f"a variance of {small} of {self.emission.states} states ended at its floor"
+        return [f"{few}, which alone makes the likelihood large, so that AIC and BIC mean little; {advice}"]
+
     def _scored(self, outputs: Outputs | None, inputs: Tensor | None) -> tuple[float, int]:
         """The log-likelihood and the number of steps."""
         if outputs is not None:
