@@ -288,6 +288,10 @@ def test_bad_starts(name: str, command: Command, files: Path) -> None:
         (("fit", "hmm", "levels.csv", "--set=model.start=no.json"), "`no.json` cannot be read"),
         (("fit", "structural", "levels.csv"), "a structural model explains one column, got `a`, `b`"),
         (("fit", "structural", "nile.csv", "--set=model.fixed.level=-3"), "`model.fixed.level` must be a variance, at least 0, got -3"),
+        (
+            ("fit", "structural", "nile.csv", "--set=model.fixed.level=high"),
+            "`model.fixed` must be numbers by name, got `high` at `model.fixed.level`",
+        ),
         (("fit", "structural", "nile.csv", "--set=model.fixed.lvel=3"), "did you mean `level`?"),
         (("fit", "structural", "nile.csv", "--set=model.components=level,trend"), "different things, got `level` and `trend`"),
         (("fit", "structural", "nile.csv", "--set=model.components=sesonal"), "did you mean `seasonal`?"),

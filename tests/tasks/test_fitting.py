@@ -397,3 +397,31 @@ def test_rows_behind_the_last_value_are_the_future_and_count_nowhere(tmp_path: P
     runs = [fit_hidden_markov_model(one, out=tmp_path / one.stem, differences=few) for one in (path, longer)]
     assert runs[0].summary()["bic"] == runs[1].summary()["bic"]
     assert runs[1].forecast(runs[1].open().series[0], 2).axis.texts == ("30", "31")
+
+
+def test_what_is_known_of_an_autoregression_is_a_list(tmp_path: Path) -> None:
+    path = csv_of(tmp_path / "a.csv", x=two_levels(30))
+    model = {"components": "trend,arma", "damped": True, "autoregressive": 2, "iterations": 2}
+    fixed = {"ar": [0.5, 0.2], "level": 0, "damping": 0.9}
+    run = fit_structural_model(path, out=tmp_path / "run", differences={"model": model | {"fixed": fixed}})
+    assert {name: run.model.parameters[name].tolist() for name in fixed} == {"ar": [0.5, 0.2], "level": [0.0], "damping": [0.9]}
+    assert unrolled.load(tmp_path / "run").model.free_parameters == run.model.free_parameters
+    for wrong, said in (
+        ({"ar": 0.5}, "`model.fixed.ar` must be 2 numbers, got 1"),
+        ({"ar": [0.5, 0.6]}, "`model.fixed.ar` must be a stationary autoregression"),
+        ({"damping": 3.0}, "`model.fixed.damping` must be from 0 to 1, got 3"),
+        ({"ar": ["a", 1]}, r"`model.fixed` must be numbers by name, got `\['a', 1\]` at `model.fixed.ar`;"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            fit_structural_model(path, out=tmp_path / "wrong", differences={"model": model | {"fixed": wrong}})
+
+
+@pytest.mark.parametrize("kind", ["seasonal", "trigonometric"])
+def test_a_usual_season_that_takes_minutes_is_refused(kind: str, tmp_path: Path) -> None:
+    times = [f"2024-01-{1 + t // 144:02} {t % 144 // 6:02}:{t % 6}0" for t in range(300)]
+    path = csv_of(tmp_path / "a.csv", time=times, x=two_levels(300))
+    model = {"components": f"level,{kind}", "iterations": 1}
+    with pytest.raises(ConfigurationError, match="usual season of these times is 144 points.*with `model.harmonics=4`"):
+        fit_structural_model(path, out=tmp_path / "run", differences={"model": model})
+    shorter = {"harmonics": 4} if kind == "trigonometric" else {"period": 6}
+    assert fit_structural_model(path, out=tmp_path / "run", differences={"model": model | shorter}).model.system.states in (6, 9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -233,8 +233,14 @@ def _sentence(group: type[Settings], error: ValidationError) -> str:
     key, below = ".".join(place[: len(place) - len(rest)]), _group_of(info.annotation)
     if below is not None:
         return f"`{key}` is a group of options, got {given}; set one of them, such as `{next(options(below, key + '.')).key}`"
-    place_in_it = f" at `{'.'.join(place)}`" if rest else ""
+    place_in_it = f" at `{'.'.join([key, *_untagged(info.annotation, rest)])}`" if rest else ""
     return f"`{key}` must be {_must_be(info, first['type'])}, got {given}{place_in_it}{_hint(info, first['input'])}"
+
+
+def _untagged(annotation: Any, rest: Sequence[str]) -> Sequence[str]:
+    """A path into a value without the type that pydantic names behind a key whose value may be of several types."""
+    united = get_origin(annotation) is dict and len(alternatives(get_args(annotation)[1])) > 1
+    return [*rest[:1], *rest[2:]] if united else rest
 
 
 def _must_be(info: FieldInfo, error_type: str) -> str:

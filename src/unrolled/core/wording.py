@@ -90,7 +90,8 @@ def written(value: Any) -> str:
 def _one(annotation: Any) -> str:
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is dict:
-        return f"{_several(parts[1])} by name"
+        # A value that may be one or several is told as several, as others are.
+        return f"{_several(alternatives(parts[1])[0])} by name"
     if origin is tuple and parts[-1] is not Ellipsis:
         return f"{len(parts)} {_several(parts[0])}"
     if origin in (tuple, list):

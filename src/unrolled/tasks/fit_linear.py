@@ -24,14 +24,20 @@ from unrolled.ssm.kalman import (
     TrigonometricSeasonal,
 )
 from unrolled.ssm.kalman.dynamical import start_system
+from unrolled.ssm.kalman.structural import checked_fixed
 from unrolled.ssm.watch import Watch
-from unrolled.tasks.fit_data import FitData
+from unrolled.tasks.fit_data import FitData, reading_of
 from unrolled.tasks.fit_learnt import Part, linear_system, structural
 from unrolled.tasks.fit_settings import LinearSystemRunSettings, LinearSystemSettings, StructuralRunSettings, StructuralSettings
 from unrolled.tasks.fit_start import read_start
 from unrolled.tasks.fitting import FitTask
 from unrolled.tasks.linear_run import LinearRun
 from unrolled.tasks.run_folder import RunFolder
+
+LONGEST_SEASON = 60
+"""States of a season that nobody asked for in numbers; with more of them a fit takes minutes."""
+WAVES = 4
+"""Advised where a season has more states."""
 
 
 class StructuralTask(FitTask):
@@ -64,7 +70,7 @@ class StructuralTask(FitTask):
         return (None,)
 
     def check(self, settings: Any, found: SeriesFile, source: str) -> None:
-        """Refuse several columns, and a variance below zero.
+        """Refuse several columns, and what the model cannot be.
 
         Args:
             settings: of the run.
@@ -72,7 +78,6 @@ class StructuralTask(FitTask):
             source: where they came from.
 
         Raises:
-            ConfigurationError: such a variance.
             DataError: several columns.
         """
         if len(found.targets) > 1:
@@ -80,9 +85,9 @@ class StructuralTask(FitTask):
             raise DataError(
                 f"a structural model explains one column, got {names} in `{source}`; name one of them (`data.targets`), or try `unrolled fit lds`"
             )
-        wrong = next(((name, value) for name, value in settings.model.fixed.items() if value < 0), None)
-        if wrong is not None and wrong[0] not in ("ar", "ma", "coefficient"):
-            raise ConfigurationError(f"`model.fixed.{wrong[0]}` must be a variance, at least 0, got {wrong[1]:g}")
+        components = components_of(settings.model, reading_of(found, text=False).season, len(found.known))
+        kinds = StructuralModel(components, irregular=settings.model.irregular).kinds()
+        checked_fixed(settings.model.fixed, kinds, "model.fixed")
 
     def fit_one(self, settings: Any, size: int | None, data: FitData, watch: Watch) -> StructuralModel:
         """Maximum likelihood from three beginnings.
@@ -137,12 +142,19 @@ def components_of(settings: StructuralSettings, season: int, known: int) -> list
         The components.
 
     Raises:
-        ConfigurationError: a season without a period.
+        ConfigurationError: a season without a period, or a usual one that is too long to be fitted in time.
     """
     period = settings.period or season
-    if period < 2 and {"seasonal", "trigonometric"} & set(settings.components):
+    wanted = {"seasonal", "trigonometric"} & set(settings.components)
+    if period < 2 and wanted:
         raise ConfigurationError(
             "a season needs its number of points, and the times tell none; give it as `model.period`, such as 12 for months"
+        )
+    many = "seasonal" in wanted or settings.harmonics is None
+    if settings.period is None and period > LONGEST_SEASON and wanted and many:
+        raise ConfigurationError(
+            f"the usual season of these times is {period} points, and a state for each takes too long to fit; "
+            f"try `trigonometric` in `model.components` with `model.harmonics={WAVES}`, or give `model.period={period}` and wait"
         )
     made = {
         "level": LocalLevel,

@@ -128,8 +128,8 @@ class StructuralSettings(Settings):
     """How many earlier shocks count in `arma`."""
     irregular: bool = True
     """Whether the series has noise of its own beside its components."""
-    fixed: dict[str, float] = {}
-    """Parameters that are known, by name, such as `level` (a variance); the others are fitted."""
+    fixed: dict[str, float | tuple[float, ...]] = {}
+    """Parameters that are known, by name, such as `level` (a variance), a list where one is several numbers; the others are fitted."""
     iterations: int = Field(500, ge=1)
     """At most, from each of three beginnings."""
 

@@ -214,6 +214,10 @@ def test_what_became_zero_was_fitted_as_well(tmp_path: Path) -> None:
     model.save(tmp_path)
     again = HiddenMarkovModel.load(tmp_path)
     assert (again.free_parameters, again.aic(), again.bic()) == (14, model.aic(), model.bic())
+    for one in (model, again):
+        one.fit(outputs)
+        assert one.free_parameters == 14
+        assert one.bic() == pytest.approx(model.bic())
     with pytest.raises(ConfigurationError, match="was not fitted"):
         HiddenMarkovModel(dynamics=fit.dynamics, emission=fit.emission).aic()
     with pytest.raises(DataError, match="must be fitted first"):
@@ -272,3 +276,32 @@ def test_parts_of_ones_own_are_not_saved(tmp_path: Path) -> None:
     model = HiddenMarkovModel(dynamics=CHAIN, emission=Own(known.means, known.covariances, known.form))
     with pytest.raises(RunError, match="got Own; save its tensors by yourself"):
         model.save(tmp_path)
+
+
+@pytest.mark.parametrize("emission", ["gaussian", "mixture", "autoregressive"])
+def test_a_variance_that_ended_at_its_floor_is_told(emission: str) -> None:
+    counts = torch.tensor([0.0, 0, 0, 1, 2, 5])[torch.randint(6, (100,), generator=torch.Generator().manual_seed(0))]
+    for outputs, said in ((counts, "`emission=poisson` for these counts"), (counts - 0.5, "fewer states, or a larger `floor`")):
+        model = HiddenMarkovModel(states=2, emission=emission, restarts=1, iterations=50)
+        fit = model.fit(outputs.unsqueeze(1))
+        variances = model.emission.components.covariances if emission == "mixture" else model.emission.covariances
+        small = (variances.view(2, -1) < 1e-4).any(1).sum()
+        assert small
+        (note,) = model.notes(outputs.unsqueeze(1))
+        assert f"a variance of {small} of 2 states ended at its floor" in note
+        assert note.endswith(said)
+        assert fit.emission.at_floor().sum() == small
+    model = HiddenMarkovModel(states=2, emission=emission, restarts=1, iterations=5)
+    model.fit(three_levels())
+    assert model.notes(three_levels()) == []
+
+
+def test_a_full_covariance_is_at_its_floor_in_any_direction() -> None:
+    line = torch.randn(60, 1, generator=torch.Generator().manual_seed(0)).double() * torch.ones(1, 2)
+    for covariance, small in (("full", 2), ("tied", 2), ("diagonal", 0)):
+        model = HiddenMarkovModel(states=2, covariance=covariance, restarts=1, iterations=3)
+        model.fit(line)
+        assert int(model.emission.at_floor().sum()) == small
+    poisson = HiddenMarkovModel(states=2, emission="poisson", restarts=1, iterations=3)
+    poisson.fit(line.abs().round())
+    assert poisson.notes(line.abs().round()) == []

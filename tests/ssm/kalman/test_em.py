@@ -126,3 +126,12 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         LinearDynamicalSystem(2, structure=Structure(("transitions",)))
     with pytest.raises(ConfigurationError, match="one of the forms full, diagonal, spherical, got `diag`"):
         LinearDynamicalSystem(2, structure=Structure((), None, {"transition_covariance": "diag"}))
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("form", ["full", "diagonal"])
+def test_columns_that_follow_from_others_end_in_a_sentence(factor: int, form: str) -> None:
+    one = torch.randn(1, 60, 1, generator=torch.Generator().manual_seed(0)).double().cumsum(1)
+    model = LinearDynamicalSystem(2, structure=Structure((), None, {"emission_covariance": form}))
+    with pytest.raises(DataError, match="has become singular; try fewer states, `diagonal` covariances, or without a column"):
+        model.fit(torch.cat([one, factor * one], 2))

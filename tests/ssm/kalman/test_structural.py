@@ -25,6 +25,7 @@ from unrolled.ssm.kalman import (
     sample,
     sample_states,
 )
+from unrolled.ssm.kalman.parametrise import STATIONARY
 
 from .gaussian import condition, random_series, random_system
 from .test_peers import nile
@@ -135,7 +136,13 @@ def test_a_name_that_is_taken_gets_a_number() -> None:
         (lambda: Regression(0), "at least 1"),
         (lambda: StructuralModel(()), "at least one component"),
         (lambda: StructuralModel(LocalLevel(), fixed={"levels": 1}), "did you mean `level`"),
-        (lambda: StructuralModel(LocalLevel(), fixed={"level": [1, 2]}), "must be 1 numbers, got 2"),
+        (lambda: StructuralModel(LocalLevel(), fixed={"level": [1, 2]}), "`fixed.level` must be one number, got 2"),
+        (lambda: StructuralModel(LocalLevel(), fixed={"level": -1}), "`fixed.level` must be a variance, at least 0, got -1"),
+        (lambda: StructuralModel(LocalTrend(damped=True), fixed={"damping": 3}), "`fixed.damping` must be from 0 to 1, got 3"),
+        (lambda: StructuralModel(LocalTrend(damped=True), fixed={"damping": -0.5}), "`fixed.damping` must be from 0 to 1, got -0.5"),
+        (lambda: StructuralModel(ARMA(1), fixed={"ar": 1.5}), "`fixed.ar` must be a stationary autoregression .*got 1.5"),
+        (lambda: StructuralModel(ARMA(2), fixed={"ar": [0.5, 0.6]}), "`fixed.ar` must be a stationary autoregression .*got 0.5, 0.6"),
+        (lambda: StructuralModel(Regression(1), fixed={"coefficient": math.nan}), "`fixed.coefficient` must be finite, got nan"),
         (lambda: StructuralModel(LocalLevel()).system, "must be fitted first"),
         (lambda: StructuralModel(LocalLevel(), fixed={"level": 1, "irregular": 1}).aic(), "must be fitted first"),
     ],
@@ -143,6 +150,13 @@ def test_a_name_that_is_taken_gets_a_number() -> None:
 def test_what_makes_no_model_is_refused(make: type[Component], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         make()
+
+
+def test_an_autoregression_is_stationary_where_its_roots_say_so() -> None:
+    drawn = 1.5 * torch.randn(300, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    said = [STATIONARY.allows(one) for one in drawn]
+    assert said == [bool((abs(np.roots([1, *(-one).tolist()])) < 1).all()) for one in drawn]
+    assert 0 < sum(said) < 300
 
 
 def test_a_forecast_is_the_joint_gaussian_of_what_comes() -> None:

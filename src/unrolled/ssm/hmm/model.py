@@ -86,7 +86,7 @@ class HiddenMarkovModel:
         self.settings = resolve(HiddenMarkovSettings, settings)
         self._dynamics, self._emission = dynamics, emission
         self._last: tuple[float, int, int] | None = None
-        """Of the last fit: the log-likelihood, how many steps the sequences had, and how many numbers were free when it began."""
+        """Of the last fit: the log-likelihood, how many steps the sequences had, and how many numbers were free when the first began."""
 
     @property
     def dynamics(self) -> Dynamics:
@@ -104,7 +104,7 @@ class HiddenMarkovModel:
 
     @property
     def free_parameters(self) -> int:
-        """How many numbers are fitted: those that were free when the fit began, for one that has become zero was fitted as well."""
+        """How many numbers are fitted: those that were free when the first fit began, for one that has become zero was fitted as well."""
         return _free(self.dynamics, self.emission) if self._last is None else self._last[2]
 
     def fit(self, outputs: Outputs, inputs: Tensor | None = None, *, watch: Watch = unwatched) -> Fit:
@@ -120,14 +120,15 @@ class HiddenMarkovModel:
         """
         padded, settings = as_padded(outputs), self.settings
         when = BaumWelchSettings(settings.iterations, settings.tolerance)
-        fits, free = [], 0
+        fits: list[tuple[Fit, int]] = []
         for beginning in range(1 if self._dynamics is not None else settings.restarts):
             generator = torch.Generator().manual_seed(settings.seed + beginning)
             dynamics = self._dynamics or start_dynamics(settings, inputs, generator)
             emission = self._emission or STARTS[settings.emission](padded, settings, generator)
-            free = _free(dynamics, emission)
-            fits.append(baum_welch(dynamics, emission, padded, inputs=inputs, settings=when, watch=_from(beginning, watch)))
-        best = max(fits, key=lambda fit: fit.objectives[-1])
+            # What an earlier fit has made zero was fitted then, and counts on.
+            free = _free(dynamics, emission) if self._last is None else self.free_parameters
+            fits.append((baum_welch(dynamics, emission, padded, inputs=inputs, settings=when, watch=_from(beginning, watch)), free))
+        best, free = max(fits, key=lambda one: one[0].objectives[-1])
         self._dynamics, self._emission = best.dynamics, best.emission
         self._last = best.log_likelihoods[-1], int(padded.lengths.sum()), free
         return best
@@ -259,6 +260,26 @@ class HiddenMarkovModel:
         """
         log_likelihood, steps = self._scored(outputs, inputs)
         return self.free_parameters * math.log(max(steps, 1)) - 2 * log_likelihood
+
+    def notes(self, outputs: Outputs) -> list[str]:
+        """What a person should know about the fit: variances that ended at the floor, of which the criteria would choose ever more.
+
+        Args:
+            outputs: those that it was fitted to.
+
+        Returns:
+            Sentences; none where all is well.
+        """
+        small = int(self.emission.at_floor().sum())
+        if not small:
+            return []
+        seen = as_padded(outputs)
+        values = seen.data[seen.mask]
+        values = values[~values.isnan()]
+        counts = bool(((values >= 0) & (values == values.round())).all())
+        advice = "try `emission=poisson` for these counts" if counts else "try fewer states, or a larger `floor`"
+        few = f"a variance of {small} of {self.emission.states} states ended at its floor"
+        return [f"{few}, which alone makes the likelihood large, so that AIC and BIC mean little; {advice}"]
 
     def _scored(self, outputs: Outputs | None, inputs: Tensor | None) -> tuple[float, int]:
         """The log-likelihood and the number of steps."""

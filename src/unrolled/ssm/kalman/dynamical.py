@@ -22,6 +22,8 @@ from unrolled.ssm.watch import Watch, unwatched
 KIND = "lds"
 TOLERANCE = 1e-6
 """EM ends where a round adds less than this to the log-likelihood of a number that was seen."""
+SINGULAR = "a covariance has become singular; try fewer states, `diagonal` covariances, or without a column that follows from others"
+"""What a person can do where EM cannot go on."""
 NEVER = 1e-10
 """Covariances that were frozen at zero are searched as if they were this."""
 
@@ -118,25 +120,46 @@ class LinearDynamicalSystem(LinearModel):
             The model itself, fitted.
 
         Raises:
-            DataError: the likelihood fell beyond rounding: a covariance has become singular.
+            DataError: a covariance has become singular: the likelihood fell beyond rounding, or nothing could be computed.
         """
         system, padded, known = self._begin(series, inputs, generator)
-        seen, history = int((~padded.data.isnan()).sum()), []
+        history: list[float] = []
+        try:
+            system = self._rounds(system, padded, known, (iterations, tolerance), history, watch)
+            log_likelihood = float(kalman_smoother(system, padded, known).log_likelihood.sum())
+        except torch.linalg.LinAlgError:
+            raise DataError(f"{SINGULAR} (in round {len(history)} of EM)") from None
+        self._system = system
+        self._keep(log_likelihood, padded, history)
+        return self
+
+    def _rounds(
+        self,
+        system: LinearGaussian,
+        padded: Padded,
+        known: Tensor | None,
+        end: tuple[int, float],
+        history: list[float],
+        watch: Watch,
+    ) -> LinearGaussian:
+        """Rounds of EM, of which `history` is told; `end` is after how many, and at which gain."""
+        (iterations, tolerance), seen = end, int((~padded.data.isnan()).sum())
         for _ in range(iterations):
             smoothed = kalman_smoother(system, padded, known)
             history.append(float(smoothed.log_likelihood.sum()))
             watch(1, len(history), history[-1])
             if len(history) > 1 and history[-1] < history[-2] - FALL * (abs(history[-2]) + seen):
                 raise DataError(
-                    f"the likelihood must not fall in EM, got {history[-2]:.6g}, then {history[-1]:.6g} in round {len(history)}: "
-                    "a covariance has become singular; try fewer states, or `diagonal` covariances"
+                    f"the likelihood must not fall in EM, got {history[-2]:.6g}, then {history[-1]:.6g} in round {len(history)}: {SINGULAR}"
                 )
             if len(history) > 1 and history[-1] - history[-2] < tolerance * seen:
                 break
             system = maximise(system, expect(system, padded, known, smoothed), self.structure)
-        self._system = system
-        self._keep(float(kalman_smoother(system, padded, known).log_likelihood.sum()), padded, history)
-        return self
+            try:
+                check_system(system)
+            except DataError:  # rounding has made a variance negative that should be zero
+                raise DataError(f"{SINGULAR} (in round {len(history)} of EM)") from None
+        return system
 
     def fit_by_gradient(
         self,

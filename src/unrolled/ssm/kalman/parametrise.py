@@ -20,6 +20,10 @@ class Kind(NamedTuple):
     """From free numbers to bound ones; differentiable."""
     free: Callable[[Tensor], Tensor]
     """The inverse."""
+    allows: Callable[[Tensor], bool]
+    """Whether a model can be computed with such bound numbers; the edges that no search reaches are among them where they can be."""
+    must: str
+    """What they must be, in words."""
 
 
 def _autoregression(free: Tensor) -> Tensor:
@@ -45,13 +49,30 @@ def _same(numbers: Tensor) -> Tensor:
     return numbers
 
 
-REAL = Kind("real", _same, _same)
+def _finite(numbers: Tensor) -> bool:
+    return bool(numbers.isfinite().all())
+
+
+def _not_negative(numbers: Tensor) -> bool:
+    return _finite(numbers) and bool((numbers >= 0).all())
+
+
+def _share(numbers: Tensor) -> bool:
+    return bool(((numbers >= 0) & (numbers <= 1)).all())
+
+
+def _stationary(coefficients: Tensor) -> bool:
+    # Partial autocorrelations beyond ±1 have no inverse hyperbolic tangent.
+    return _finite(_partial(coefficients))
+
+
+REAL = Kind("real", _same, _same, _finite, "finite")
 """Any number."""
-POSITIVE = Kind("positive", torch.exp, torch.log)
+POSITIVE = Kind("positive", torch.exp, torch.log, _not_negative, "a variance, at least 0")
 """Above zero: variances."""
-CORRELATION = Kind("correlation", torch.sigmoid, torch.logit)
+CORRELATION = Kind("correlation", torch.sigmoid, torch.logit, _share, "from 0 to 1")
 """Between 0 and 1."""
-STATIONARY = Kind("stationary", _autoregression, _partial)
+STATIONARY = Kind("stationary", _autoregression, _partial, _stationary, "a stationary autoregression (one number lies between -1 and 1)")
 """Coefficients `c` for which `1 - Σ c_i z^i` has no root within the unit circle."""
 
 
@@ -63,7 +84,7 @@ def _free_moving_average(coefficients: Tensor) -> Tensor:
     return _partial(-coefficients)
 
 
-INVERTIBLE = Kind("invertible", _moving_average, _free_moving_average)
+INVERTIBLE = Kind("invertible", _moving_average, _free_moving_average, _finite, "finite")
 """Coefficients `c` for which `1 + Σ c_i z^i` has no root within the unit circle."""
 
 

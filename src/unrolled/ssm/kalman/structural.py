@@ -59,7 +59,7 @@ class StructuralModel(LinearModel):
             fixed: parameters that are known, by name; they are not fitted.
 
         Raises:
-            ConfigurationError: no component, or a fixed parameter that there is not.
+            ConfigurationError: no component, or a fixed parameter that there is not or that cannot be so.
         """
         super().__init__()
         self.components = (components,) if isinstance(components, Component) else tuple(components)
@@ -67,12 +67,7 @@ class StructuralModel(LinearModel):
         if not self.components:
             raise ConfigurationError("a structural model must have at least one component, got none")
         known = self.kinds()
-        self.fixed = {name: torch.tensor(value, dtype=torch.float64).reshape(-1) for name, value in (fixed or {}).items()}
-        for name, value in self.fixed.items():
-            if name not in known:
-                raise ConfigurationError(f"`fixed` must name parameters of the model, got `{name}`; {nearest(name, known)}")
-            if len(value) != known[name][1]:
-                raise ConfigurationError(f"`{name}` must be {known[name][1]} numbers, got {len(value)}")
+        self.fixed = checked_fixed(fixed or {}, known)
         self.parameters: dict[str, Tensor] | None = dict(self.fixed) if len(self.fixed) == len(known) else None
         """By name, once fitted."""
 
@@ -259,6 +254,34 @@ class StructuralModel(LinearModel):
                 taken.add(name)
                 names[own] = name
             yield component, names, kinds
+
+
+def checked_fixed(
+    fixed: Mapping[str, float | Sequence[float]], known: Mapping[str, tuple[Kind, int]], place: str = "fixed"
+) -> dict[str, Tensor]:
+    """Parameters that a person gives.
+
+    Args:
+        fixed: by name.
+        known: from `StructuralModel.kinds`.
+        place: where they were given, for messages.
+
+    Returns:
+        Each as a row of numbers.
+
+    Raises:
+        ConfigurationError: one that there is not, of another count, or that cannot be so.
+    """
+    found = {name: torch.tensor(value, dtype=torch.float64).reshape(-1) for name, value in fixed.items()}
+    for name, value in found.items():
+        if name not in known:
+            raise ConfigurationError(f"`{place}` must name parameters of the model, got `{name}`; {nearest(name, known)}")
+        kind, count = known[name]
+        if len(value) != count:
+            raise ConfigurationError(f"`{place}.{name}` must be {'one number' if count == 1 else f'{count} numbers'}, got {len(value)}")
+        if not kind.allows(value):
+            raise ConfigurationError(f"`{place}.{name}` must be {kind.must}, got {', '.join(f'{one:g}' for one in value.tolist())}")
+    return found
 
 
 def _begin(kinds: Mapping[str, tuple[Kind, int]], variance: float) -> list[Tensor]:

@@ -16,7 +16,7 @@ from unrolled.core.errors import DataError
 from unrolled.core.padded import Padded
 from unrolled.ssm.hmm.emissions.base import Emission
 from unrolled.ssm.hmm.emissions.covariance import DIAGONAL, Covariance, check_covariances
-from unrolled.ssm.hmm.emissions.gaussian import settled
+from unrolled.ssm.hmm.emissions.gaussian import settled, small
 from unrolled.ssm.hmm.emissions.moments import joint_scores, single_scores
 from unrolled.ssm.hmm.rows import Rows, pack, rows_of_features
 
@@ -56,6 +56,11 @@ class Autoregressive(Emission):
         if R < D + 1 or (R - 1) % D or not bool(self.coefficients.isfinite().all()):
             raise DataError(f"`coefficients` must be finite [states, {D}, 1 + order * {D}], got {tuple(self.coefficients.shape)}")
         check_covariances(self.covariances, self.form, self.states, D)
+
+    def at_floor(self) -> Tensor:
+        """States of which the noise varies as little as `floor` lets it."""
+        spread = self.form.expand(self.covariances, self.states, self.coefficients.shape[1])
+        return small(self.form, spread, self.floor) & ("covariances" not in self.fixed)
 
     def rows(self, outputs: Padded) -> Rows:
         """Outputs, each beside those that it looks back at.

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unrolled.core.padded import Padded
@@ -85,6 +85,10 @@ class Emission(ABC):
     def log_prior(self) -> Tensor:
         """What the prior adds to the log-likelihood, up to a constant; 0 without one."""
         return torch.zeros((), dtype=torch.float64)
+
+    def at_floor(self) -> Bool[Tensor, " states"]:
+        """Which states have a variance that was fitted and is as small as it may be: their outputs' density says how small that is, and little else."""
+        return torch.zeros(self.states, dtype=torch.bool)
 
     def check(self) -> None:  # noqa: B027 (nothing to refuse where a kind does not say so)
         """Refuse parameters that cannot be; see each emission."""

@@ -24,6 +24,9 @@ from unrolled.ssm.hmm.emissions.covariance import DIAGONAL, Covariance, NormalIn
 from unrolled.ssm.hmm.emissions.moments import Moments, joint_moments, joint_scores, single_moments, single_scores
 from unrolled.ssm.hmm.rows import Rows
 
+NEAR = 2.0
+"""A variance within this factor of the floor has ended there: a fit stops a little before."""
+
 
 @dataclass(frozen=True)
 class Gaussian(Emission):
@@ -112,6 +115,10 @@ class Gaussian(Emission):
             return super().log_prior()
         return self.prior.log_density(self.means, self.expanded(), independent=self.form.independent)
 
+    def at_floor(self) -> Tensor:
+        """States of which a direction varies as little as `floor` lets it."""
+        return small(self.form, self.expanded(), self.floor) & ("covariances" not in self.fixed)
+
     def draw(self, states: Tensor, history: Tensor | None, generator: torch.Generator | None) -> Tensor:
         """Normal outputs.
 
@@ -166,6 +173,21 @@ def estimate(emission: Gaussian, moments: Moments, means: Tensor) -> Tensor:
             extra = torch.diag(prior.scale) + prior.strength * beside.unsqueeze(2) * beside.unsqueeze(1)
         scatter = scatter + extra
     return settled(emission.form, scatter, weight, emission.covariances, emission.floor)
+
+
+def small(form: Covariance, spread: Tensor, floor: float) -> Tensor:
+    """Whether a direction of each covariance varies about as little as the floor.
+
+    Args:
+        form: of the covariance.
+        spread: variances or covariances, a row a state.
+        floor: the smallest variance.
+
+    Returns:
+        `[states]`.
+    """
+    least = spread if form.independent else torch.linalg.eigvalsh(spread)
+    return (least <= NEAR * floor).any(1)
 
 
 def settled(form: Covariance, scatter: Tensor, weight: Tensor, old: Tensor, floor: float) -> Tensor:

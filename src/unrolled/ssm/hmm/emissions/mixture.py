@@ -48,6 +48,10 @@ class GaussianMixture(Emission):
             )
         self.components.check()
 
+    def at_floor(self) -> Tensor:
+        """States of which a component is at its floor."""
+        return self.components.at_floor().view(self.weights.shape).any(1)
+
     def scores(self, rows: Rows) -> Tensor:
         """Log-densities of what was seen.
 
