@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -407,3 +407,56 @@ def test_the_plain_loop_cuts_its_input_at_once() -> None:
             open_ones += [above for above, _ in node.next_functions]
     names = [node.name() for node in seen]
     assert names.count("UnbindBackward0") == 1 and "SelectBackward0" not in names
+
+
+class TwoParts(NamedTuple):
+    """Two real vectors, which are no complex numbers."""
+
+    slow: Tensor
+    fast: Tensor
+
+
+class TwoSpeeds(LinearCell):
+    """Keeps its input for long, and for a short time."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.input_size = self.hidden_size = size
+        self.rate = nn.Parameter(torch.tensor(0.5))
+
+    def initial_state(self, batch_size: int) -> TwoParts:
+        return TwoParts(*self.zeros(2, batch_size, self.hidden_size).unbind())
+
+    def coefficients(self, xs: Tensor) -> Coefficients:
+        return Coefficients(TwoParts(self.rate, self.rate**4), TwoParts(xs, 2 * xs))
+
+    def read(self, states: Any, xs: Tensor) -> Tensor:
+        return states.slow + states.fast
+
+
+def test_parts_that_are_no_complex_numbers_do_not_meet() -> None:
+    xs, lengths = torch.randn(2, 20, 3), torch.tensor([20, 11])
+    outputs = Recurrence(TwoSpeeds(3))(Padded(xs, lengths))[0].data
+    slow = fast = torch.zeros(2, 3)
+    for t in range(20):
+        slow, fast = 0.5 * slow + xs[:, t], 0.5**4 * fast + 2 * xs[:, t]
+        inside = (t < lengths).unsqueeze(1)
+        torch.testing.assert_close(outputs[:, t], torch.where(inside, slow + fast, 0))
+
+
+def test_a_step_of_its_own_is_the_one_that_counts() -> None:
+    class Louder(MinGRU):
+        def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+            output, after = super().step(x, state)
+            return 100 * output, after
+
+    cell, xs = Louder(3, 4), torch.randn(2, 5, 3)
+    torch.testing.assert_close(Recurrence(cell)(xs)[0], Recurrence(cell, plain=True)(xs)[0])
+
+
+def test_what_is_not_finite_ends_at_a_reset() -> None:
+    cell, xs, resets = MinGRU(3, 4), torch.randn(1, 12, 3), torch.zeros(1, 12, dtype=torch.bool)
+    xs[0, 3], resets[0, 6] = torch.nan, True
+    outputs = Recurrence(cell)(xs, resets=resets)[0]
+    assert outputs[0, 3:6].isnan().all() and outputs[0, 6:].isfinite().all()
+    torch.testing.assert_close(outputs, Recurrence(cell, plain=True)(xs, resets=resets)[0], equal_nan=True)

@@ -62,10 +62,12 @@ def predict(given: Prediction) -> None:
     from unrolled.cli.settings_table import print_options
     from unrolled.core.errors import ConfigurationError
     from unrolled.core.settings import combine
+    from unrolled.tasks.fit_settings import FitRequest
+    from unrolled.tasks.run_folder import FITTED, RunFolder
     from unrolled.tasks.translation_request import TranslationRequest
 
     if given.options:
-        print_options(TranslationRequest)
+        print_options(FitRequest if RunFolder(given.run).fact("task") in FITTED else TranslationRequest)
         return
     opened = open_run(given.run, trust=given.trust, device=given.device, threads=given.threads)
     task = opened.folder.fact("task")
@@ -166,12 +168,15 @@ def _forecast(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str
 
 def _fitted(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int]) -> None:
     """CSV in, CSV out: what comes behind series; of a hidden Markov model without a horizon, the states that they were in."""
+    from unrolled.core.errors import ConfigurationError
     from unrolled.tasks.fit_data import read_data_lines
     from unrolled.tasks.fit_settings import fit_request
 
     request = fit_request(opened.folder.fact("task"), wishes)
     found = read_data_lines(opened.settings.data, input_lines(), opened.reading, name="standard input")
     if request.horizon is None and hasattr(opened, "states"):
+        if "level" in wishes:
+            raise ConfigurationError("`level` is of the bands of a forecast, and these are states; give a `horizon` as well")
         write_states([(one, opened.states(one)) for one in found.series], opened.settings.data, found.time, json=json)
         return
     forecasts = list(opened.forecasts(found, request.horizon, level=request.level))

@@ -68,7 +68,8 @@ def linear_scan(keep: Tensor, add: Tensor, initial: Tensor, *, reverse: bool = F
 
     It is the associative scan of the maps `h -> keep ∘ h + add`, but for its memory: of each chunk of time only the map as a whole is made, then the state
     at its begin (by the same function), and then its states, all chunks at once. Nothing is divided and no logarithm taken, so that a product of many `keep` that
-    underflows is the zero that it should be. Backwards it is the same recurrence from the other end: kept for that are `keep` and the states.
+    underflows is the zero that it should be; of `keep` above 1 in size it may overflow, where one step after the other would not.
+    Backwards it is the same recurrence from the other end: kept for that are `keep` and the states.
 
     Args:
         keep: factors `[batch, time, …]`, real or complex.

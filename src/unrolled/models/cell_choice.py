@@ -80,14 +80,9 @@ def in_full_precision(cell: type[Cell]) -> type[Cell]:
             with _told_apart(cell, "initial_state"):
                 return super().initial_state(batch_size)
 
-        def step(self, x: Any, state: State, *fixed: State) -> tuple[Tensor, State]:
-            after: tuple[Tensor, State] = _as_written(cell, "step")(self, x, state, *fixed)
-            return after
-
-    if issubclass(cell, LinearCell):
-        # Which `Recurrence` may call in the place of `step`.
-        for method in ("coefficients", "read"):
-            setattr(Own, method, _as_written(cell, method))
+    # Of a linear cell `Recurrence` may call the others in the place of `step`.
+    for method in ("step", "coefficients", "read") if issubclass(cell, LinearCell) else ("step",):
+        setattr(Own, method, _as_written(cell, method))
     Own.__name__ = Own.__qualname__ = cell.__name__
     return Own
 
@@ -104,6 +99,7 @@ def _as_written(cell: type[Cell], method: str) -> Callable[..., Any]:
         with torch.autocast(like.device.type, enabled=False), _told_apart(cell, method):
             return written(self, *(map_state(cast, part) for part in given))
 
+    call.__wrapped__ = written  # type: ignore[attr-defined]
     return call
 
 

@@ -13,7 +13,7 @@ from unrolled.core.state import State, map_state
 from unrolled.nn.cell import Cell
 
 Numbers = TypeVar("Numbers", bound=tuple[Tensor, ...])
-"""The form of a state: a named tuple of one tensor, or of two, which are the real and the imaginary parts of complex numbers."""
+"""The form of a state: `ComplexState`, or any other named tuple of tensors, whose parts are real and do not meet."""
 
 
 class ComplexState(NamedTuple):
@@ -46,7 +46,7 @@ class LinearCell(Cell):
 
     @abstractmethod
     def coefficients(self, xs: Tensor) -> Coefficients:
-        """What the steps for some inputs do to the state.
+        """What the steps for some inputs do to the state. Of factors above 1 in size the products over many steps may overflow.
 
         Args:
             xs: `[…, input]`: one step of each row, or all steps.
@@ -94,7 +94,7 @@ def multiply(left: Numbers, right: Numbers) -> Numbers:
         Of that form too.
     """
     form: Callable[..., Numbers] = type(right)
-    if len(left) == 1:
-        return form(left[0] * right[0])
+    if not isinstance(right, ComplexState):
+        return form(*[a * b for a, b in zip(left, right, strict=True)])
     (a, b), (c, d) = left, right
     return form(a * c - b * d, a * d + b * c)

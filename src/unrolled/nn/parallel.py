@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import unwrap
+
 import torch
 from torch import Tensor
 
@@ -9,8 +11,8 @@ from unrolled.core.padded import length_mask
 from unrolled.core.scan import linear_scan
 from unrolled.core.state import State, map_state
 from unrolled.nn.cell import Cell
-from unrolled.nn.compiled import is_watched
-from unrolled.nn.linear_cell import LinearCell, Numbers, multiply
+from unrolled.nn.compiled import is_transformed, is_watched
+from unrolled.nn.linear_cell import ComplexState, LinearCell, Numbers, multiply
 from unrolled.nn.unroll import Sequences
 
 
@@ -18,7 +20,7 @@ def run_parallel(cell: Cell, sequences: Sequences, state: State, restart: State)
     """The same as `run_steps` for a cell that is linear in its state, all steps at once.
 
     A row that has ended keeps what it has, and one that restarts keeps nothing: both are steps of the same form. A state that is not finite is not
-    forgotten by a restart, since zero times it is not zero.
+    forgotten so, since zero times it is not zero: on a processor such a batch goes step by step.
 
     Args:
         cell: any.
@@ -27,9 +29,9 @@ def run_parallel(cell: Cell, sequences: Sequences, state: State, restart: State)
         restart: the state at a reset, or `None` when there are none.
 
     Returns:
-        Outputs and the last state, or `None` where the cell is another one, or somebody looks into its steps.
+        Outputs and the last state, or `None` where the cell is another one or has a step of its own, or somebody looks into its steps.
     """
-    if not isinstance(cell, LinearCell) or is_watched([*cell.named_modules()]):
+    if not isinstance(cell, LinearCell) or unwrap(type(cell).step) is not unwrap(LinearCell.step) or is_watched([*cell.named_modules()]):
         return None
     data, lengths, resets = sequences.data, sequences.lengths, sequences.resets
     inside = None if lengths is None else length_mask(lengths, data.shape[1]).unsqueeze(-1)
@@ -44,10 +46,13 @@ def run_parallel(cell: Cell, sequences: Sequences, state: State, restart: State)
         add = map_state(lambda new, old: torch.where(begins, new, old), begun, add)
         keep = map_state(lambda part: torch.where(begins, 0, part), keep)
     if inside is not None:
-        keep = type(keep)(*[torch.where(inside, part, 1 - place) for place, part in enumerate(keep)])
+        ones = (1, 0) if isinstance(keep, ComplexState) else (1,) * len(keep)
+        keep = type(keep)(*[torch.where(inside, part, one) for part, one in zip(keep, ones, strict=True)])
         add = map_state(lambda part: torch.where(inside, part, 0), add)
     states = scan_states(keep, add, state)
     outputs = cell.read(map_state(lambda leaf: leaf[:, 1:], states), data)
+    if resets is not None and outputs.is_cpu and not is_transformed() and not bool(outputs.detach().isfinite().all()):
+        return None
     return (outputs if inside is None else torch.where(inside, outputs, 0)), map_state(lambda leaf: leaf[:, -1], states)
 
 
@@ -64,9 +69,9 @@ def scan_states(keep: Numbers, add: Numbers, state: Numbers) -> Numbers:
     """
     wide = torch.promote_types(state[0].dtype, torch.float32)
     given = [[part.to(wide) for part in parts] for parts in (keep, add, state)]
-    if len(state) == 1:
-        parts: tuple[Tensor, ...] = (linear_scan(*[part for (part,) in given]),)
-    else:
+    if isinstance(state, ComplexState):
         states = linear_scan(*[torch.complex(*pair) for pair in given])
-        parts = (states.real, states.imag)
+        parts: tuple[Tensor, ...] = (states.real, states.imag)
+    else:
+        parts = tuple(linear_scan(*three) for three in zip(*given, strict=True))
     return type(state)(*[part.to(old.dtype) for part, old in zip(parts, state, strict=True)])

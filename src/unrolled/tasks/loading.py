@@ -72,5 +72,6 @@ def refuse_foreign_options(run: Any, names: Iterable[str]) -> None:
     for name in names:
         if name not in run.evaluation_options:
             known = ", ".join(f"`{option}`" for option in sorted(run.evaluation_options))
+            advice = f"its options are {known}" if known else "it has none"
             task = run.folder.fact("task")
-            raise ConfigurationError(f"`{name}` is no option of evaluating a run of the task `{task}`; its options are {known}")
+            raise ConfigurationError(f"`{name}` is no option of evaluating a run of the task `{task}`; {advice}")

@@ -38,6 +38,8 @@ def listed(given: Any) -> Any:
         given: the value of an option.
 
     Returns:
-        A tuple, where it was a text; else what was given.
+        A tuple, where it was a text or a number; else what was given.
     """
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        return (str(given),)
     return tuple(name.strip() for name in given.split(",")) if isinstance(given, str) else given
