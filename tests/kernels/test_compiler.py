@@ -98,6 +98,14 @@ def test_source_that_does_not_compile_says_why(compiler: Compiler) -> None:
     assert list(compiler.folder.iterdir()) == []
 
 
+def test_flags_are_left_out_only_where_the_compiler_does_not_know_them(compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHOICES", (("-DWISH",), ()))
+    with pytest.raises(NoCompiler, match="not with it"):
+        compiler.load(f"#ifdef WISH\n#error not with it\n#endif\n{SOURCE}")
+    monkeypatch.setattr(module, "CHOICES", (("-no-such-flag",), ()))
+    assert compiler.load(f"// again\n{SOURCE}").answer() == 42
+
+
 def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "unrolled" / "kernels"

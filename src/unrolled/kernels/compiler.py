@@ -101,9 +101,17 @@ class Compiler:
                     os.replace(text, path.with_suffix(".cpp"))
                     os.replace(built, path)
                     return ctypes.CDLL(str(path))
+                if self._takes(choice, Path(room)):
+                    break  # it is the source that does not compile; without these flags it might, and be slow
             if shutil.disk_usage(room).free < SPACE:
                 raise OSError("no space left")
         raise NoCompiler(f"`{' '.join(self.command)}` could not build a kernel: {_complaint(result.stderr)}")
+
+    def _takes(self, choice: Sequence[str], room: Path) -> bool:
+        """Whether the compiler knows some flags."""
+        text = room / "nothing.cpp"
+        text.write_text("", encoding="utf-8")
+        return self._call(*FLAGS, *choice, str(text), "-o", str(room / "nothing.so")).returncode == 0
 
     def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         try:

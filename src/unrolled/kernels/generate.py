@@ -236,7 +236,7 @@ class Writer:
             head = "template <int used, int apart>\n  INLINE void values(const Step& s, const real* sums, long row, long unit)"
             body.append(block(head, Values(self.plan, stage).write(), 1))
             if self.packed and stage.groups:
-                body.append(block("INLINE void read_all(const Step& s, long first, long columns, real* sums)", list(_readings(stage)), 1))
+                body.append(block(READ_ALL, list(_readings(stage)), 1))
         return f"struct Stage_{stage.name} : Tiles<{stage.width}, {first}> {{\n" + "\n".join(f"  {part}" for part in body) + "\n};"
 
     def _multiplication(self, stage: Stage, group: Group, first: int) -> str:
@@ -337,6 +337,10 @@ class Writer:
         else:
             each.append(f"s.before{state} = i == 0 ? {first} : m.kept{state}[(i - 1) & 1];")
             each.append(f"s.after{state} = i == last ? {final} : m.kept{state}[i & 1];")
+
+
+READ_ALL = "template <class S>\n  INLINE void read_all(const S& s, long first, long columns, real* sums)"
+"""A template, as it is compiled only where a step may read matrices in place: with factors of bfloat16 it could not be."""
 
 
 def _readings(stage: Stage) -> Iterator[str]:
