@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -154,6 +154,18 @@ class HiddenMarkovTask(FitTask):
             model.settings = resolve(HiddenMarkovSettings, told)
         settled = model.fit(data.outputs, data.inputs, watch=watch).converged
         return Fitted(model, settled)
+
+    def notes(self, model: HiddenMarkovModel, data: FitData) -> Sequence[str]:
+        """Variances that ended at their floor; see `FitTask.notes`.
+
+        Args:
+            model: the best one.
+            data: that it was fitted to.
+
+        Returns:
+            Sentences.
+        """
+        return model.notes(data.outputs)
 
     def learnt(self, model: Any, data: FitData) -> list[Part]:
         """States and transitions.

@@ -233,6 +233,18 @@ class FitTask(RunTask[FittedRun]):
 
         return self.load(place_run(place, f"{self.name}-{paths[0].name.split('.')[0]}", create))
 
+    def notes(self, model: Any, data: FitData) -> Sequence[str]:
+        """What a person should know about a fitted model.
+
+        Args:
+            model: the best one.
+            data: that it was fitted to.
+
+        Returns:
+            Sentences.
+        """
+        return ()
+
     def _search(self, settings: Any, data: FitData, display: FitDisplay | None) -> Found:
         """Fit every size; of several, those that cannot be fitted are left out."""
         begin, tried, errors = time.monotonic(), [], {}
@@ -251,6 +263,8 @@ class FitTask(RunTask[FittedRun]):
         if display is not None:
             for one in failed:
                 display.noted(f"{one['states']} state{'s' * (one['states'] != 1)} could not be fitted: {one['error']}")
+            for said in self.notes(found.best.model, data):
+                display.noted(said)
             if most is not None and found.best.history.iterations >= most and not found.best.settled:
                 display.noted(f"the fit ended at `model.iterations={settings.model.iterations}` and might go on; try more of them")
         return found
