@@ -20,7 +20,7 @@ MINUTE = re.compile(r".*[T ]\d{2}:\d{2}")
 ZONE = re.compile(r"(.*[T ].*?)(Z|[+-]\d{2}:?\d{2})")
 
 
-class Step(NamedTuple):
+class Spacing(NamedTuple):
     """What lies between one time and the next."""
 
     size: float
@@ -68,19 +68,19 @@ class TimeAxis:
         """
         return TimeAxis(self.texts[begin:end], self.numbers[begin:end], self.dated)
 
-    def step(self) -> Step:
+    def step(self) -> Spacing:
         """The usual step, the median; whole months where all lie on one day of the month, or on the last.
 
         Returns:
             Its size and unit.
         """
         if len(self.numbers) < 2:
-            return Step(1.0, "number")
+            return Spacing(1.0, "number")
         months = months_of(self.numbers) if self.dated else None
         apart = 0.0 if months is None else float(np.median(np.diff(months)))
         if apart >= 1:
-            return Step(apart, "months", _last_days(self.numbers))
-        return Step(float(np.median(np.diff(self.numbers))), "seconds" if self.dated else "number")
+            return Spacing(apart, "months", _last_days(self.numbers))
+        return Spacing(float(np.median(np.diff(self.numbers))), "seconds" if self.dated else "number")
 
     def widest_gap(self) -> int | None:
         """Where points are missing.
@@ -95,7 +95,7 @@ class TimeAxis:
         apart = np.diff(self.numbers if months is None else months)
         return int(apart.argmax()) if apart.max() > 1.5 * step.size else None
 
-    def after(self, count: int, usual: Step | None = None) -> TimeAxis:
+    def after(self, count: int, usual: Spacing | None = None) -> TimeAxis:
         """The times that follow.
 
         Args:

@@ -18,7 +18,7 @@ from unrolled.core.padded import Padded, pad
 from unrolled.data.rows import place_of
 from unrolled.data.series import Series, SeriesFile, series_of_lines
 from unrolled.data.text import text_lines
-from unrolled.data.time_axis import Step, counted
+from unrolled.data.time_axis import Spacing, counted
 from unrolled.tasks.forecasting_data import USUAL_HORIZON, form_of, open_series
 from unrolled.tasks.series_future import end_of
 
@@ -39,7 +39,7 @@ class Reading(NamedTuple):
     """Points of the usual season of the times; 1 where none is known."""
     text: bool
     """Whether it reads a text of symbols, and not CSV."""
-    step: Step | None = None
+    step: Spacing | None = None
     """Between its times; `None` in runs of older versions."""
 
     @property
@@ -230,7 +230,7 @@ def load_reading(path: Path) -> Reading:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         names = {name: tuple(map(str, told[name])) for name in ("targets", "known", "symbols")}
-        step = None if told.get("step") is None else Step(float(told["step"][0]), str(told["step"][1]), bool(told["step"][2]))
+        step = None if told.get("step") is None else Spacing(float(told["step"][0]), str(told["step"][1]), bool(told["step"][2]))
         return Reading(**names, season=int(told["season"]), text=bool(told["text"]), step=step)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RunError(f"`{path}` must be what unrolled wrote, but it is damaged ({error}); try a whole copy of the run") from None

@@ -6,7 +6,7 @@ import numpy as np
 
 from unrolled.core.errors import DataError
 from unrolled.data.series import Series
-from unrolled.data.time_axis import Step, TimeAxis
+from unrolled.data.time_axis import Spacing, TimeAxis
 
 
 def end_of(series: Series) -> int:
@@ -22,7 +22,7 @@ def end_of(series: Series) -> int:
     return int(there[-1]) + 1 if len(there) else 0
 
 
-def with_future(series: Series, horizon: int, known: tuple[str, ...], step: Step | None = None) -> Series:
+def with_future(series: Series, horizon: int, known: tuple[str, ...], step: Spacing | None = None) -> Series:
     """The series with as many rows behind its last value as are forecast.
 
     Args:
