@@ -87,6 +87,8 @@ class Values:
         self.names: dict[Node, str] = {}
         """Of what is there in a vector."""
         self.lines: list[str] = []
+        self.streamed: dict[str, bool] = {}
+        """Where what changes from step to step is read, or written (true): what the caches do not hold yet."""
         self.sums = {segment.node: place for place, segment in enumerate(stage.segments)}
 
     def write(self) -> list[str]:
@@ -161,12 +163,17 @@ class Values:
         address = f"s.{place.pointer} + row * {place.stride}L + {place.offset}"
         if width == 1:
             return f"{_splat(place)}(*({address}))"
+        if place.pointer.startswith("in"):
+            self.streamed.setdefault(f"{address} + unit", False)
         return f"{'load_mask' if place.boolean else 'load'}<used>({address} + unit)"
 
     def _store(self, node: Node) -> None:
         for place in self.plan.homes[node]:
             function = "store_mask" if place.boolean else "store"
-            self.lines.append(f"{function}<used>(s.{place.pointer} + row * {place.stride}L + {place.offset} + unit, {self.names[node]});")
+            address = f"s.{place.pointer} + row * {place.stride}L + {place.offset} + unit"
+            if place.pointer.startswith("out"):
+                self.streamed[address] = True
+            self.lines.append(f"{function}<used>({address}, {self.names[node]});")
 
     def _reduce(self, node: Node, part: Node) -> None:
         function, neutral = REDUCTIONS[node.operation]

@@ -26,6 +26,9 @@ static void run_tile(const Step& given, long tile) {
   const long unit = tile * Stage::columns;
   for (long begin = s.begin; begin < s.end; begin += rows_in_chunk) {
     const long rows = smaller(rows_in_chunk, s.end - begin);
+    if constexpr (stride > 0)  // what comes from far comes while there is something to multiply
+      for (long row = 0; row < rows; ++row)
+        for (int v = 0; v < vectors; ++v) Stage::fetch(s, begin + row, unit + v * lanes);
     Stage::template multiply_all<vectors>(s, tile, begin - s.begin, rows, sums);
     for (long row = 0; row < rows; ++row) {
       const real* mine = sums + row * stride;
@@ -44,6 +47,7 @@ static void run_in_place(const Step& given) {
   const long end = share(all, s.part + 1, s.parts) * lanes;
   for (long first = share(all, s.part, s.parts) * lanes; first < end; first += apart) {
     const long columns = smaller(apart, end - first);
+    for (long c = 0; c < columns; c += lanes) Stage::fetch(s, 0, first + c);
     Stage::read_all(s, first, columns, sums);
     for (long c = 0; c < columns; c += lanes) Stage::template values<lanes, (int)apart>(s, sums + c, 0, first + c);
   }
