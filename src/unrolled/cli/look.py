@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from unrolled.cli.fit import VERBS as FITS
 from unrolled.cli.machine import Device, Threads, open_run
 
 
@@ -130,10 +131,8 @@ LOOKERS: dict[str, Callable[[Any, Any, dict[str, Any]], tuple[dict[str, Any], st
     "classification": _classification,
     "masked-lm": _masked,
     "forecasting": _forecasting,
-    "hmm": _fitted,
-    "lds": _fitted,
-    "structural": _fitted,
+    **dict.fromkeys(FITS, _fitted),
 }
 """What traces a run of each task, and says what it found in one line."""
-WITHOUT_INPUT = frozenset({"forecasting", "hmm", "lds", "structural"})
+WITHOUT_INPUT = frozenset({"forecasting", *FITS})
 """Tasks whose runs have something to look at by themselves."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from unrolled.cli.fit import VERBS as FITS
 from unrolled.cli.machine import Device, Threads, open_run
 from unrolled.cli.options import command
 from unrolled.cli.output import finite
@@ -63,11 +64,11 @@ def predict(given: Prediction) -> None:
     from unrolled.core.errors import ConfigurationError
     from unrolled.core.settings import combine
     from unrolled.tasks.fit_settings import FitRequest
-    from unrolled.tasks.run_folder import FITTED, RunFolder
+    from unrolled.tasks.run_folder import RunFolder
     from unrolled.tasks.translation_request import TranslationRequest
 
     if given.options:
-        print_options(FitRequest if RunFolder(given.run).fact("task") in FITTED else TranslationRequest)
+        print_options(FitRequest if RunFolder(given.run).fact("task") in FITS else TranslationRequest)
         return
     opened = open_run(given.run, trust=given.trust, device=given.device, threads=given.threads)
     task = opened.folder.fact("task")
@@ -197,9 +198,7 @@ PREDICTORS: dict[str, Callable[[Any, dict[str, Any], bool, dict[str, int]], None
     "tagging": _tag,
     "classification": _classify,
     "forecasting": _forecast,
-    "hmm": _fitted,
-    "lds": _fitted,
-    "structural": _fitted,
+    **dict.fromkeys(FITS, _fitted),
 }
 """What gives the outputs of each task."""
 INSTEAD = {"lm": "unrolled sample {run}", "masked-lm": "unrolled look {run} TEXT"}

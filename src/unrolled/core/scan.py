@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_legacy_batchedtensor
+
+from unrolled.core.batched import is_many_by_gradients
 
 Elements = tuple[Tensor, ...]
 """Tensors `[batch, time, …]` that are one element a step together."""
@@ -87,7 +88,7 @@ def linear_scan(keep: Tensor, add: Tensor, initial: Tensor, *, reverse: bool = F
     """
     if torch.compiler.is_compiling():
         return by_pairs(keep, add, initial, reverse=reverse)  # which torch can look into
-    if any(is_legacy_batchedtensor(part) for part in (keep, add, initial)):
+    if any(is_many_by_gradients(part) for part in (keep, add, initial)):
         return _one_by_one(keep, add, initial, reverse)  # `autograd.grad(…, is_grads_batched=True)` asks for no rule of a function
     states: Tensor = _LinearScan.apply(keep, add, initial, reverse)
     return states

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor, is_legacy_batchedtensor
 
+from unrolled.core.batched import is_many
 from unrolled.core.padded import length_mask
 from unrolled.core.state import State, map_state
 from unrolled.kernels.compiler import NoCompiler
@@ -91,7 +91,7 @@ class _Unroll(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         plan: Plan = ctx.plan
         saved = ctx.saved_tensors
-        special = torch.is_grad_enabled() or any(gradient is not None and _is_many(gradient) for gradient in gradients)
+        special = torch.is_grad_enabled() or any(gradient is not None and is_many(gradient) for gradient in gradients)
         back = None if special else plan.backward(tuple(gradient is not None for gradient in gradients[: len(plan.forward.outputs)]))
         if back is None:
             return None, None, *_by_plain_loop(plan, ctx.size, saved[: len(plan.structure.leaves)], gradients)
@@ -186,11 +186,6 @@ def _by_plain_loop(plan: Plan, size: Size, tensors: Sequence[Tensor], gradients:
     wanted = [values[place] for place in places]
     parts = dict(zip(places, torch.autograd.grad(outputs, wanted, incoming, create_graph=again, allow_unused=True), strict=True))
     return [parts.get(place) for place in range(len(values))]
-
-
-def _is_many(gradient: Tensor) -> bool:
-    """Whether a tensor stands for many at once, which only torch's own operations understand."""
-    return is_batchedtensor(gradient) or is_legacy_batchedtensor(gradient)
 
 
 def _own_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:

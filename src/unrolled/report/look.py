@@ -130,7 +130,7 @@ def write_look(trace: dict[str, Any], page: Path) -> Path:
         html = label_look.render(label_look.read_trace(trace))
     elif task == forecast_look.TASK:
         html = forecast_look.render(forecast_look.read_trace(trace))
-    elif task in state_look.TASKS:
+    elif task in state_look.KINDS:
         html = state_look.render(state_look.read_trace(trace))
     else:
         html = render(read_trace(trace))

@@ -15,8 +15,6 @@ from unrolled.report.page import fill
 from unrolled.report.trace import Part, checked, clean, finite
 from unrolled.report.wording import NOTHING, setting
 
-TASKS = ("hmm", "lds", "structural")
-"""Whose traces are of this form."""
 HEIGHT = 260
 """Of the chart of a column; less where it holds few symbols."""
 COLOURS = 8

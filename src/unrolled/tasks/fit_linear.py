@@ -46,29 +46,6 @@ class StructuralTask(FitTask):
     name = "structural"
     settings = StructuralRunSettings
 
-    def symbolic(self, settings: Any, *, text: bool) -> bool:
-        """Cells are numbers.
-
-        Args:
-            settings: of the run.
-            text: not looked at.
-
-        Returns:
-            False.
-        """
-        return False
-
-    def sizes(self, settings: Any) -> tuple[int | None, ...]:
-        """There are none.
-
-        Args:
-            settings: of the run.
-
-        Returns:
-            A single `None`.
-        """
-        return (None,)
-
     def check(self, settings: Any, found: SeriesFile, source: str) -> None:
         """Refuse several columns, and what the model cannot be.
 
@@ -172,18 +149,6 @@ class LinearSystemTask(FitTask):
     name = "lds"
     settings = LinearSystemRunSettings
 
-    def symbolic(self, settings: Any, *, text: bool) -> bool:
-        """Cells are numbers.
-
-        Args:
-            settings: of the run.
-            text: not looked at.
-
-        Returns:
-            False.
-        """
-        return False
-
     def most(self, settings: Any) -> int | None:
         """After how many rounds EM ends.
 
@@ -205,15 +170,6 @@ class LinearSystemTask(FitTask):
             At least one.
         """
         return tuple(settings.model.state_size)
-
-    def check(self, settings: Any, found: SeriesFile, source: str) -> None:
-        """Nothing more to refuse than in every fit.
-
-        Args:
-            settings: of the run.
-            found: the series.
-            source: where they came from.
-        """
 
     def fit_one(self, settings: Any, size: int | None, data: FitData, watch: Watch) -> LinearDynamicalSystem:
         """EM, or L-BFGS.

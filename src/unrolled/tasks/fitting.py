@@ -101,7 +101,6 @@ class FitTask(RunTask[FittedRun]):
     told_before: ClassVar[int] = 0
     """How many log-likelihoods a search tells before its first iteration."""
 
-    @abstractmethod
     def symbolic(self, settings: Any, *, text: bool) -> bool:
         """Whether cells are symbols.
 
@@ -110,8 +109,9 @@ class FitTask(RunTask[FittedRun]):
             text: whether files are a text of symbols.
 
         Returns:
-            The answer.
+            False, where a task does not say more: cells are numbers.
         """
+        return False
 
     def one_column_is_enough(self, settings: Any) -> bool:
         """Whether a fit is possible where only one of several columns changes.
@@ -135,7 +135,6 @@ class FitTask(RunTask[FittedRun]):
         """
         return None
 
-    @abstractmethod
     def sizes(self, settings: Any) -> tuple[int | None, ...]:
         """What is tried.
 
@@ -145,6 +144,7 @@ class FitTask(RunTask[FittedRun]):
         Returns:
             Numbers of states; a single `None` where the kind has no size.
         """
+        return (None,)
 
     @abstractmethod
     def fit_one(self, settings: Any, size: int | None, data: FitData, watch: Watch) -> Any:
@@ -160,7 +160,6 @@ class FitTask(RunTask[FittedRun]):
             The model; as `Fitted` where its search says how it ended.
         """
 
-    @abstractmethod
     def check(self, settings: Any, found: SeriesFile, source: str) -> None:
         """Refuse what cannot be before anything is computed.
 

@@ -28,7 +28,7 @@ from unrolled.tasks.row_windows import RowObjective, RowWindow, RowWindows
 from unrolled.tasks.run_folder import RunFolder, new_run
 from unrolled.tasks.series_future import end_of, with_future
 from unrolled.tasks.task import DataFiles, Task
-from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded, summary_of
+from unrolled.tasks.training import Prepared, as_paths, facts_of, seeded, summary_of
 from unrolled.tasks.training_log import Display, open_tensorboard
 from unrolled.tasks.without_effect import FORECASTING_RULES
 from unrolled.train.checkpoint import load_weights, read_checkpoint
@@ -258,14 +258,8 @@ class ForecastingTask(Task[ForecastingRun]):
 
     name = "forecasting"
     settings = ForecastingRunSettings
-
-    def kind(self) -> Kind:
-        """What every training wants to know of its task.
-
-        Returns:
-            The hands of this task.
-        """
-        return Kind(self.name, self.settings, prepare, recorded_files, FORECASTING_RULES)
+    rules = FORECASTING_RULES
+    prepare = staticmethod(prepare)
 
     def create_run(
         self,

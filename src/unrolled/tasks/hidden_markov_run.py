@@ -70,7 +70,9 @@ class HiddenMarkovRun(FittedRun):
         if not 0 < level < 1:
             raise ConfigurationError(f"`level` must be above 0 and below 1, got {level:g}")
         drawn = self.model.draw_ahead(outputs, horizon, draws=DRAWS, inputs=both)[0]
-        ends = torch.quantile(drawn, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=drawn.dtype), dim=0).numpy()
+        shares = drawn.new_tensor([(1 - level) / 2, (1 + level) / 2])
+        # A column at a time: older versions of torch take at most 2^24 numbers.
+        ends = torch.stack([torch.quantile(column, shares, dim=0) for column in drawn.unbind(-1)], -1).numpy()
         return Forecast(series.name, axis, self.reading.targets, best, ends[0], ends[1])
 
     def coming_states(self, series: Series, horizon: int) -> Float[np.ndarray, "horizon states"]:

@@ -18,7 +18,7 @@ from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder
 from unrolled.tasks.sampling import SampleRequest, sample_texts, stream_text
 from unrolled.tasks.task import DataFiles, Task
-from unrolled.tasks.training import Kind, as_paths, summary_of
+from unrolled.tasks.training import as_paths, summary_of
 from unrolled.tasks.training_log import Display
 from unrolled.tasks.without_effect import LANGUAGE_MODEL_RULES
 from unrolled.train.checkpoint import load_weights, read_checkpoint
@@ -119,14 +119,8 @@ class LanguageModelTask(Task[LanguageModelRun]):
 
     name = "lm"
     settings = LanguageModelRunSettings
-
-    def kind(self) -> Kind:
-        """What every training wants to know of its task.
-
-        Returns:
-            The hands of this task.
-        """
-        return Kind(self.name, self.settings, prepare, recorded_files, LANGUAGE_MODEL_RULES)
+    rules = LANGUAGE_MODEL_RULES
+    prepare = staticmethod(prepare)
 
     def create_run(
         self, path: Path, settings: Any, files: DataFiles, machine: Machine, group: Group, display: Display | None, *, trust: bool

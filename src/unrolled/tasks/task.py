@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from unrolled.core.settings import resolve
+from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder
-from unrolled.tasks.training import Kind, as_paths, train_new, train_on
+from unrolled.tasks.training import Kind, Prepared, as_paths, train_new, train_on
 from unrolled.tasks.training_log import Display
+from unrolled.tasks.without_effect import Rule
 from unrolled.train.group import Group
 from unrolled.train.precision import Machine
 
@@ -63,13 +65,30 @@ class RunTask(ABC, Generic[Run]):
 class Task(RunTask[Run]):
     """A task whose runs are trained."""
 
+    rules: ClassVar[tuple[Rule, ...]]
+    """Which of its options do nothing, and when."""
+
     @abstractmethod
+    def prepare(self, folder: RunFolder, settings: Any, group: Group, trust: bool) -> Prepared:
+        """Open what a run folder describes.
+
+        Args:
+            folder: the run.
+            settings: of the run.
+            group: the processes that share the training.
+            trust: allow the settings to import a class of the user's own.
+
+        Returns:
+            What is trained, on what, and how it is scored.
+        """
+
     def kind(self) -> Kind:
         """What every training wants to know of its task.
 
         Returns:
             The hands of this task.
         """
+        return Kind(self.name, self.settings, self.prepare, recorded_files, self.rules)
 
     @abstractmethod
     def create_run(

@@ -21,7 +21,7 @@ from unrolled.tasks.run_folder import RunFolder, new_run
 from unrolled.tasks.task import DataFiles, Run, Task
 from unrolled.tasks.text_samples import Held, Judged, Parts, RowCorpus, Samples, batches_of, load_held, standing_twice, unseen
 from unrolled.tasks.text_start import Pretrained, Start, apply_start, from_start, keep_pretrained, keep_start, open_pretrained, read_start
-from unrolled.tasks.training import Kind, Prepared, as_paths, facts_of, seeded
+from unrolled.tasks.training import Prepared, as_paths, facts_of, seeded
 from unrolled.tasks.training_log import Display, open_tensorboard
 from unrolled.tasks.without_effect import TEXT_RULES
 from unrolled.train.group import Group
@@ -42,6 +42,7 @@ class TextTask(Task[Run]):
 
     run: Callable[..., Run]
     """What its trained model is to a person: made of the task and a run folder."""
+    rules = TEXT_RULES
     unit = "token"
     """What a loss is the mean over."""
 
@@ -137,14 +138,6 @@ class TextTask(Task[Run]):
         Returns:
             Figures; `criterion` is the lower the better where the loss is not what counts.
         """
-
-    def kind(self) -> Kind:
-        """What every training wants to know of its task.
-
-        Returns:
-            The hands of this task.
-        """
-        return Kind(self.name, self.settings, self.prepare, recorded_files, TEXT_RULES)
 
     def open_parts(self, settings: Any, files: Sequence[Path], valid: Sequence[Path]) -> Parts:
         """Read the samples of a run.

@@ -16,7 +16,7 @@ from unrolled.models.encoder_decoder import EncoderDecoder
 from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder
 from unrolled.tasks.task import DataFiles, Task
-from unrolled.tasks.training import Kind, as_paths, summary_of
+from unrolled.tasks.training import as_paths, summary_of
 from unrolled.tasks.training_log import Display
 from unrolled.tasks.translating import LINES_AT_ONCE, Translator, Voice
 from unrolled.tasks.translation_data import Codecs, PairParts, load_codecs, open_pairs
@@ -191,14 +191,8 @@ class TranslationTask(Task[TranslationRun]):
 
     name = "translation"
     settings = TranslationRunSettings
-
-    def kind(self) -> Kind:
-        """What every training wants to know of its task.
-
-        Returns:
-            The hands of this task.
-        """
-        return Kind(self.name, self.settings, prepare, recorded_files, TRANSLATION_RULES)
+    rules = TRANSLATION_RULES
+    prepare = staticmethod(prepare)
 
     def create_run(
         self, path: Path, settings: Any, files: DataFiles, machine: Machine, group: Group, display: Display | None, *, trust: bool
