@@ -7,6 +7,7 @@ there are any, must be what it prints, with `...` for anything at all. Blocks of
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import os
 import re
@@ -14,6 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +24,9 @@ from typing import Any, NamedTuple
 from sybil import Example, Sybil
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 
-collect_ignore = ["conf.py", "conftest.py", "_build", "_extensions", "_templates"]
+from .started import started  # noqa: TID252 (a folder of pages is no package)
+
+collect_ignore = ["conf.py", "conftest.py", "started.py", "_build", "_extensions", "_templates"]
 TEXT_LENGTH = 60_000
 SECONDS = 240
 
@@ -52,10 +57,21 @@ def matches(shown: str, printed: str) -> bool:
     return re.fullmatch(".*?".join(map(re.escape, shown.split("..."))), printed, re.DOTALL) is not None
 
 
+@cache
+def bin_folder() -> str:
+    """Where the `unrolled` of the examples lies: one that starts at once, where the system can fork."""
+    if sys.platform != "linux":
+        return str(Path(sys.executable).parent)
+    stack = ExitStack()
+    atexit.register(stack.close)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unrolled-started-")))
+    return str(stack.enter_context(started(folder)))
+
+
 def run_console(example: Example) -> str | None:
     """Run a console block; the answer is what went wrong, if anything did."""
-    bin_folder = str(Path(sys.executable).parent)
-    surroundings = os.environ | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "140", "NO_COLOR": "1", "TERM": "dumb"}
+    path = os.pathsep.join([bin_folder(), str(Path(sys.executable).parent), os.environ["PATH"]])
+    surroundings = os.environ | {"PATH": path, "COLUMNS": "140", "NO_COLOR": "1", "TERM": "dumb"}
     for command in read_commands(example.parsed):
         ran = subprocess.run(
             ["bash", "-c", command.line],

@@ -7,8 +7,11 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -28,25 +31,38 @@ SMALL = [
 """Options that make a training take a second."""
 
 
-@pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs `unrolled …` in a folder of its own, within this process: starting torch anew for every command would take minutes."""
+def call(folder: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs `unrolled …` in a folder, within this process: starting torch anew for every command would take minutes.
+
+    `given` is what stands on the standard input.
+    """
     from unrolled.cli import main
 
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as lines,
+        contextlib.chdir(folder),
+        patch.object(sys, "argv", ["unrolled", *arguments]),
+        patch.object(sys, "stdin", lines),
+        patch.dict(os.environ, COLUMNS="200"),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        lines.write(given)
+        lines.flush()
+        lines.seek(0)
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(bool(end.code))
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs `unrolled …` in a folder of its own, within this process; the test stands in that folder as well."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["unrolled", *arguments])
-        code, out, err = 0, io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main()
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else int(bool(end.code))
-        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
-
-    return run
+    return partial(call, tmp_path)
 
 
 @pytest.fixture

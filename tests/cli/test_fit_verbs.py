@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -130,10 +129,6 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def given_in(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    monkeypatch.setattr(sys, "stdin", open(path, encoding="utf-8"))  # noqa: SIM115 (read by the command, closed with the test)
-
-
 def test_the_nile_end_to_end(command: Command, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = command("fit", "structural", "nile.csv", "--set=model.components=level", "--out", "run", "--json", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
@@ -149,8 +144,9 @@ def test_the_nile_end_to_end(command: Command, files: Path, monkeypatch: pytest.
     assert "log-likelihood -632.5456" in command("eval", "run").stdout
     assert (files / "run" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
-    given_in(monkeypatch, files / "nile.csv")
-    header, *rows = csv.reader(io.StringIO(command("predict", "run", "--set=horizon=3", "--set=level=0.95").stdout))
+    header, *rows = csv.reader(
+        io.StringIO(command("predict", "run", "--set=horizon=3", "--set=level=0.95", given=(files / "nile.csv").read_text()).stdout)
+    )
     assert header == ["year", "volume", "volume 2.5%", "volume 97.5%"]
     assert [row[0] for row in rows] == ["1971", "1972", "1973"]
     # A level that wanders: the mean stays, and each step adds its variance.
@@ -170,8 +166,10 @@ def test_a_past_too_short_to_fix_the_state_is_refused(command: Command, files: P
     options = ("--set=model.components=trend", "--set=model.iterations=1", "--quiet", "--out", "run")
     assert command("fit", "structural", "nile.csv", *options).returncode == 0
     (files / "short.csv").write_text("year,volume\n1971,800\n")
-    given_in(monkeypatch, files / "short.csv")
-    refused(command("predict", "run"), "a forecast needs at least 2 values of the past to fix the state, got 1; give more of the past")
+    refused(
+        command("predict", "run", given=(files / "short.csv").read_text()),
+        "a forecast needs at least 2 values of the past to fix the state, got 1; give more of the past",
+    )
 
 
 def test_a_hidden_markov_model_end_to_end(command: Command, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,21 +179,20 @@ def test_a_hidden_markov_model_end_to_end(command: Command, files: Path, monkeyp
     chosen = next(line for line in done.stdout.splitlines() if "lowest BIC" in line)
     assert chosen.startswith("2 ")
     assert "standard deviations" in done.stdout
-    given_in(monkeypatch, files / "levels.csv")
-    header, *rows = csv.reader(io.StringIO(command("predict", "run").stdout))
+    header, *rows = csv.reader(io.StringIO(command("predict", "run", given=(files / "levels.csv").read_text()).stdout))
     assert header == ["time", "state", "state 1", "state 2"]
     states = [row[1] for row in rows]
     assert [states[place] == states[0] for place in range(20)] == [value < 2 for value in LEVELS]
     assert all(float(row[2]) + float(row[3]) == pytest.approx(1, abs=1e-5) for row in rows)
-    given_in(monkeypatch, files / "levels.csv")
-    told = json.loads(command("predict", "run", "--json").stdout)
+    told = json.loads(command("predict", "run", "--json", given=(files / "levels.csv").read_text()).stdout)
     assert [str(state) for state in told["states"]] == states
-    given_in(monkeypatch, files / "levels.csv")
-    header, *rows = csv.reader(io.StringIO(command("predict", "run", "--set=horizon=2").stdout))
+    header, *rows = csv.reader(io.StringIO(command("predict", "run", "--set=horizon=2", given=(files / "levels.csv").read_text()).stdout))
     assert header == ["time", "a", "a 10%", "a 90%"]
     assert [row[0] for row in rows] == ["20", "21"]
-    given_in(monkeypatch, files / "levels.csv")
-    assert command("look", "run", "-", "--out", "look.html").stdout == "1 series of standard input\npage: look.html\n"
+    assert (
+        command("look", "run", "-", "--out", "look.html", given=(files / "levels.csv").read_text()).stdout
+        == "1 series of standard input\npage: look.html\n"
+    )
 
 
 def test_a_linear_system_end_to_end(command: Command, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,8 +200,7 @@ def test_a_linear_system_end_to_end(command: Command, files: Path, monkeypatch: 
     assert done.returncode == 0, done.stderr
     assert "the fit ended at `model.iterations=5` and might go on" in done.stderr
     assert "outputs" in done.stdout
-    given_in(monkeypatch, files / "levels.csv")
-    header, *rows = csv.reader(io.StringIO(command("predict", "run").stdout))
+    header, *rows = csv.reader(io.StringIO(command("predict", "run", given=(files / "levels.csv").read_text()).stdout))
     assert header == ["time", "a", "a 10%", "a 90%", "b", "b 10%", "b 90%"]
     assert len(rows) == 12
     assert command("look", "run", "levels.csv", "--out", "look.html").returncode == 0
@@ -222,14 +218,14 @@ def test_symbols_in_a_text_or_a_column(command: Command, files: Path, monkeypatc
     found = [json.loads(command("eval", run, "--json").stdout) for run in ("text", "column")]
     assert found[0]["log_likelihood"] == pytest.approx(found[1]["log_likelihood"])
     assert found[0]["perplexity"] < 3
-    given_in(monkeypatch, files / "text.txt")
-    header, first, *_ = csv.reader(io.StringIO(command("predict", "text", "--set=horizon=1").stdout))
+    header, first, *_ = csv.reader(
+        io.StringIO(command("predict", "text", "--set=horizon=1", given=(files / "text.txt").read_text()).stdout)
+    )
     assert header == ["series", "step", "a", "b", "c"]
     assert first[:2] == ["line 1", "10"]
     assert sum(map(float, first[2:])) == pytest.approx(1, abs=1e-5)
     (files / "other.txt").write_text("abd\n")
-    given_in(monkeypatch, files / "other.txt")
-    refused(command("predict", "text"), "got `d` in `standard input`, line 1")
+    refused(command("predict", "text", given=(files / "other.txt").read_text()), "got `d` in `standard input`, line 1")
     refused(command("fit", "hmm", "text.txt", "--set=model.emission=poisson"), "needs `model.emission=categorical`, got `poisson`")
 
 
@@ -315,8 +311,11 @@ def test_a_run_of_a_fit_is_told_from_others(command: Command, files: Path, monke
     )
     refused(command("sample", "run"), "must be a run of `unrolled train lm`, and it is of the task `lds`")
     refused(command("eval", "run", "--beam", "3"), "`beam` is no option of evaluating a run of the task `lds`")
-    given_in(monkeypatch, files / "levels.csv")
-    refused(command("predict", "run", "--set=horizn=3"), "`horizn` is no option", "`horizon` and `level`")
+    refused(
+        command("predict", "run", "--set=horizn=3", given=(files / "levels.csv").read_text()),
+        "`horizn` is no option",
+        "`horizon` and `level`",
+    )
     refused(command("predict", "run", "--set=level=1.5"), "`level` must be")
     refused(command("look", "run", "--set=depth=1"), "`depth` is no option of looking into a run of the task `lds`")
     assert "task" in command("show", "run").stdout

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,10 +33,8 @@ def given(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
-def predicted(command: Command, folder: Path, file: str, monkeypatch: pytest.MonkeyPatch, *more: str) -> subprocess.CompletedProcess[str]:
-    with open(folder / file, encoding="utf-8") as lines:
-        monkeypatch.setattr(sys, "stdin", lines)
-        return command("predict", *more)
+def predicted(command: Command, folder: Path, file: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return command("predict", *more, given=(folder / file).read_text())
 
 
 def test_train_eval_predict(command: Command, given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,14 +51,14 @@ def test_train_eval_predict(command: Command, given: Path, monkeypatch: pytest.M
     assert said in command("eval", "run", "shops.csv").stdout
     assert command("predict", "run", "--options").returncode in (0, 2)
 
-    done = predicted(command, given, "shops.csv", monkeypatch, "run")
+    done = predicted(command, given, "shops.csv", "run")
     header, *rows = csv.reader(io.StringIO(done.stdout))
     assert header == ["shop", "date", *[name + end for name in ("sold", "open") for end in ("", " 10%", " 90%")]]
     assert [row[:2] for row in rows] == [[shop, f"2020-02-0{day}"] for shop in "ab" for day in (1, 2, 3)]
     assert all(float(row[3]) < float(row[2]) < float(row[4]) for row in rows)
     assert max(float(row[2]) for row in rows[:3]) < 20 < max(float(row[2]) for row in rows[3:])
 
-    done = predicted(command, given, "shops.csv", monkeypatch, "run", "--json")
+    done = predicted(command, given, "shops.csv", "run", "--json")
     first, second = map(json.loads, done.stdout.splitlines())
     assert (first["series"], second["series"]) == ("a", "b")
     assert first["times"] == ["2020-02-01", "2020-02-02", "2020-02-03"]
@@ -81,15 +78,13 @@ def test_known_inputs_stand_in_the_rows_to_forecast(command: Command, given: Pat
     assert all(check["fan"]["times"][0] != "2020-01-29" for check in panels[0]["checks"])
     done = command("look", "known", "b.csv")
     assert done.stdout.startswith("1 column of b.csv")
-    with open(given / "b.csv", encoding="utf-8") as lines:
-        monkeypatch.setattr(sys, "stdin", lines)
-        assert command("look", "known", "-").stdout.startswith("1 column of standard input")
-    done = predicted(command, given, "b.csv", monkeypatch, "known")
+    assert command("look", "known", "-", given=(given / "b.csv").read_text()).stdout.startswith("1 column of standard input")
+    done = predicted(command, given, "b.csv", "known")
     rows = list(csv.reader(io.StringIO(done.stdout)))
     assert rows[0] == ["shop", "date", "sold"]
     assert [row[:2] for row in rows[1:]] == [["b", f"2020-02-0{day}"] for day in (1, 2, 3)]
-    refused(predicted(command, given, "shops.csv", monkeypatch, "known"), "`open` of `a` must be known for all 3 points")
-    refused(predicted(command, given, "shops.csv", monkeypatch, "known", "--json"), "`open` of `a` must be known")
+    refused(predicted(command, given, "shops.csv", "known"), "`open` of `a` must be known for all 3 points")
+    refused(predicted(command, given, "shops.csv", "known", "--json"), "`open` of `a` must be known")
 
 
 def test_what_cannot_be_is_one_sentence(command: Command, given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,8 +103,8 @@ def test_what_cannot_be_is_one_sentence(command: Command, given: Path, monkeypat
         done = command(*words)
         assert done.returncode == 2, (words, done.stderr)
         refused(done) if said == "there" else refused(done, said)
-    refused(predicted(command, given, "bad.csv", monkeypatch, "run"), "standard input")
-    refused(predicted(command, given, "shops.csv", monkeypatch, "run", "--set=beam=3"), "`beam` is no option of forecasting")
+    refused(predicted(command, given, "bad.csv", "run"), "standard input")
+    refused(predicted(command, given, "shops.csv", "run", "--set=beam=3"), "`beam` is no option of forecasting")
     assert {path for path in given.rglob("*") if path.name != ".lock"} == before
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from .conftest import call
 
 SMALL = [
     "--set=train.steps=8",
@@ -19,15 +20,7 @@ SMALL = [
 
 
 def unrolled(*words: str | Path, given: str = "", where: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "unrolled", *map(str, words)],
-        input=given,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=where,
-        timeout=120,
-    )
+    return call(where, *map(str, words), given=given)
 
 
 @pytest.fixture(scope="module")

@@ -62,11 +62,11 @@ def test_every_verb_computes_where_it_is_told(command: Command, runs: Path, monk
         refused(command(*verb, "--threads", "0"), "--threads")
 
 
-def test_predict_computes_where_it_is_told(process: Command, runs: Path) -> None:
-    plain, told = (process("predict", "pairs", *more, input="a b\n") for more in ([], ["--device", "cpu", "--threads", "2"]))
+def test_predict_computes_where_it_is_told(command: Command, runs: Path) -> None:
+    plain, told = (command("predict", "pairs", *more, given="a b\n") for more in ([], ["--device", "cpu", "--threads", "2"]))
     assert plain.returncode == told.returncode == 0, told.stderr
     assert plain.stdout == told.stdout != ""
-    refused(process("predict", "pairs", "--device", "gpu7", input="a b\n"), "`device` must be a device of this machine, got `gpu7`")
+    refused(command("predict", "pairs", "--device", "gpu7", given="a b\n"), "`device` must be a device of this machine, got `gpu7`")
 
 
 def test_all_of_a_run_is_moved(runs: Path) -> None:

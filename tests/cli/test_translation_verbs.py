@@ -78,20 +78,20 @@ def test_what_does_nothing_is_told(command: Command, pairs: list[str]) -> None:
     assert "no effect" not in command("train", "translation", *pairs, "--quiet", *SMALL, "--set=model.encoder.width=5").stderr
 
 
-def test_predict_reads_and_writes_lines(process: Command, run: str) -> None:
+def test_predict_reads_and_writes_lines(process: Command, command: Command, run: str) -> None:
     done = process("predict", run, input="ein Hund\n\nzwei Hunde\n")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 3 and done.stdout.split("\n")[1] == ""
-    several = process("predict", run, "--n-best", "2", "--beam", "3", input="ein Hund\n").stdout.splitlines()
+    several = command("predict", run, "--n-best", "2", "--beam", "3", given="ein Hund\n").stdout.splitlines()
     assert [line.split("\t")[0] for line in several] == ["1", "1"]
-    whole = json.loads(process("predict", run, "--json", input="ein Hund").stdout)
+    whole = json.loads(command("predict", run, "--json", given="ein Hund").stdout)
     assert whole["line"] == 1 and {"text", "score", "alignment", "symbols"} <= whole["outputs"][0].keys()
-    best = json.loads(process("predict", run, "--json", "--set", "normalisation=none", "--set", "min_length=3", input="ein Hund").stdout)[
+    best = json.loads(command("predict", run, "--json", "--set", "normalisation=none", "--set", "min_length=3", given="ein Hund").stdout)[
         "outputs"
     ][0]
     assert best["score"] == pytest.approx(best["log_probability"])
-    refused(process("predict", run, "--beam", "2", "--n-best", "3", input="ein\n"), "`n_best` must be at most `beam`, 2, got 3")
-    refused(process("predict", run, "--set", "beem=3", input="ein\n"), "did you mean `beam`")
+    refused(command("predict", run, "--beam", "2", "--n-best", "3", given="ein\n"), "`n_best` must be at most `beam`, 2, got 3")
+    refused(command("predict", run, "--set", "beem=3", given="ein\n"), "did you mean `beam`")
 
 
 def test_eval_by_the_measures_of_the_field(command: Command, run: str, pairs: list[str]) -> None:
@@ -127,24 +127,24 @@ def test_a_beam_larger_than_the_vocabulary(command: Command, tmp_path: Path) -> 
     assert found.returncode == 0 and json.loads(found.stdout)["sentences"] == 2
 
 
-def test_a_very_long_sentence(process: Command, run: str) -> None:
-    done = process("predict", run, "--beam", "2", "--set", "max_ratio=0", "--set", "max_extra=5", input="ein Hund " * 5000 + "\n")
+def test_a_very_long_sentence(command: Command, run: str) -> None:
+    done = command("predict", run, "--beam", "2", "--set", "max_ratio=0", "--set", "max_extra=5", given="ein Hund " * 5000 + "\n")
     assert done.returncode == 0 and done.stdout.count("\n") == 1
 
 
-def test_lines_beyond_learned_positions(process: Command, command: Command, pairs: list[str]) -> None:
+def test_lines_beyond_learned_positions(command: Command, pairs: list[str]) -> None:
     learned = ["encoder.kind=transformer", "decoder.kind=transformer", "transformer.positions=learned", "transformer.longest=4"]
     done = command("train", "translation", *pairs, "--out", "learned", *SMALL, *(f"--set=model.{option}" for option in learned))
     assert done.returncode == 0, done.stderr
     lines = "ein Hund\nein Hund und zwei Hunde\nein\n" + "Hund " * 7 + "\n"
-    done = process("predict", "learned", "--set", "max_extra=1", "--set", "max_ratio=0", "--set", "min_length=1", input=lines)
+    done = command("predict", "learned", "--set", "max_extra=1", "--set", "max_ratio=0", "--set", "min_length=1", given=lines)
     assert done.returncode == 2 and [bool(line) for line in done.stdout.split("\n")] == [True, False, True, False, False]
     said = "unrolled: line {} is not translated, its output is empty: it has {} symbols, and the model reads at most 4"
     first, second, third = done.stderr.strip().split("\n")
     assert first.startswith(said.format(2, 5)) and second.startswith(said.format(4, 7)) and "output of 2 lines is cut" in third
-    several = process("predict", "learned", "--n-best", "2", input=lines).stdout.splitlines()
+    several = command("predict", "learned", "--n-best", "2", given=lines).stdout.splitlines()
     assert [line.split("\t")[0] for line in several] == ["1", "1", "2", "3", "3", "4"]
-    told = [json.loads(line)["outputs"][0] for line in process("predict", "learned", "--json", input=lines).stdout.splitlines()]
+    told = [json.loads(line)["outputs"][0] for line in command("predict", "learned", "--json", given=lines).stdout.splitlines()]
     assert [one["refused"] is None for one in told] == [True, False, True, False]
     assert told[1]["text"] == "" and told[1]["score"] is None and told[1]["refused"].startswith("it has 5 symbols")
 
@@ -181,14 +181,14 @@ def test_files_that_are_no_pairs(command: Command, pairs: list[str], tmp_path: P
         ("beam=0", "beam"),
     ],
 )
-def test_a_constraint_that_cannot_be_met(process: Command, run: str, option: str, said: str) -> None:
-    refused(process("predict", run, "--set", option, input="ein Hund\n"), said)
+def test_a_constraint_that_cannot_be_met(command: Command, run: str, option: str, said: str) -> None:
+    refused(command("predict", run, "--set", option, given="ein Hund\n"), said)
 
 
-def test_constraints_from_the_command_line(process: Command, run: str) -> None:
-    done = process("predict", run, "--set", "require=two dogs", "--set", "prefix=a", "--set", "forbid=house", input="ein Hund\n")
+def test_constraints_from_the_command_line(command: Command, run: str) -> None:
+    done = command("predict", run, "--set", "require=two dogs", "--set", "prefix=a", "--set", "forbid=house", given="ein Hund\n")
     assert done.returncode == 0 and "two dogs" in done.stdout and done.stdout.startswith("a ") and "house" not in done.stdout
-    cut = process("predict", run, "--set", "max_extra=1", "--set", "max_ratio=0", "--set", "min_length=3", input="ein Hund\nzwei\n")
+    cut = command("predict", run, "--set", "max_extra=1", "--set", "max_ratio=0", "--set", "min_length=3", given="ein Hund\nzwei\n")
     assert cut.returncode == 0 and "output of 2 lines is cut at the greatest length" in cut.stderr
 
 

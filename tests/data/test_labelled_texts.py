@@ -219,7 +219,9 @@ def nested(line: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the texts are not there")
-@pytest.mark.parametrize(("part", "sentences", "nodes", "binary"), [("dev", 1101, 41_447, 872), ("test", 2210, 82_600, 1821)])
+@pytest.mark.parametrize(
+    ("part", "sentences", "nodes", "binary"), [("dev", 1101, 41_447, 872), pytest.param("test", 2210, 82_600, 1821, marks=pytest.mark.slow)]
+)
 def test_the_sentiment_trees_are_those_of_the_plain_files(part: str, sentences: int, nodes: int, binary: int) -> None:
     path = SHARED / "sst_trees" / f"{part}.txt.gz"
     whole, phrases = (read_texts(path, TextForm(format="trees", phrases=both)) for both in (False, True))

@@ -19,7 +19,7 @@ from unrolled.data.series import Series
 from unrolled.data.time_axis import counted
 from unrolled.report import write_look
 from unrolled.ssm.hmm import HiddenMarkovModel
-from unrolled.tasks import fitting
+from unrolled.tasks import fitting, loading
 from unrolled.tasks.fit_hmm import fit_hidden_markov_model
 from unrolled.tasks.fit_linear import fit_linear_dynamical_system, fit_structural_model
 from unrolled.tasks.fit_look import trace_fit
@@ -85,7 +85,12 @@ def test_a_run_keeps_what_was_fitted(tmp_path: Path) -> None:
     assert [line["iteration"] for line in again.history()] == [0]
     with pytest.raises(RunError, match="exists already"):
         fit_hidden_markov_model(tmp_path / "text.txt", out=tmp_path / "run")
-    with pytest.raises(ConfigurationError, match="computes on the processor alone|must be"):
+
+
+def test_a_fitted_run_is_opened_on_the_processor_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unfitted(tmp_path)
+    monkeypatch.setattr(loading, "choose_device", lambda device: torch.device("cuda"))
+    with pytest.raises(ConfigurationError, match="computes on the processor alone, got `--device cuda`"):
         unrolled.load(tmp_path / "run", device="cuda")
 
 

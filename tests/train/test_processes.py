@@ -79,7 +79,7 @@ TRANSFORMER = {
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("model", [{}, TRANSFORMER], ids=["recurrent", "Transformer"])
+@pytest.mark.parametrize("model", [pytest.param({}, marks=pytest.mark.slow, id="recurrent"), pytest.param(TRANSFORMER, id="Transformer")])
 def test_two_processes_share_batches_of_pairs(model: dict[str, object], tmp_path: Path) -> None:
     """Batches have any number of rows, also a single one, which one of the processes then has not."""
     words = ["ein", "Hund", "rennt", "im", "Schnee"]

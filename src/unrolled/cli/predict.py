@@ -159,12 +159,13 @@ def _forecast(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str
     from unrolled.core.errors import ConfigurationError
     from unrolled.data.series import series_of_lines
     from unrolled.tasks.forecasting_data import form_of
+    from unrolled.tasks.series_settings import LEVEL
 
     if wishes:
         raise ConfigurationError(f"`{next(iter(wishes))}` is no option of forecasting; leave it out")
     form = form_of(opened.settings.data, opened.learnt.targets)
     found = series_of_lines(input_lines(), form, name="standard input")
-    write_forecasts(list(opened.forecasts(found)), form, found.time, json=json)
+    write_forecasts(list(opened.forecasts(found)), form, found.time, json=json, level=LEVEL)
 
 
 def _fitted(opened: Any, wishes: dict[str, Any], json: bool, at_once: dict[str, int]) -> None:

@@ -13,11 +13,9 @@ from unrolled.cli.output import finite
 DIGITS = ".6g"
 PLACES = 6
 """Of a probability."""
-LEVEL = 0.8
-"""The share of values within the bands of a trained forecaster."""
 
 
-def write_forecasts(forecasts: Sequence[Any], form: Any, time: str | None, *, json: bool, level: float = LEVEL) -> None:
+def write_forecasts(forecasts: Sequence[Any], form: Any, time: str | None, *, json: bool, level: float) -> None:
     """A row a point of the future, with a band for each column where there is one; or an object a series.
 
     Args:

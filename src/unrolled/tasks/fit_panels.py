@@ -12,9 +12,8 @@ from torch import Tensor
 from unrolled.core.settings import Settings
 from unrolled.ssm.kalman.forecast import band
 from unrolled.tasks.forecasting import Forecast
+from unrolled.tasks.series_settings import LEVEL
 
-LEVEL = 0.8
-"""The share of values that shall fall into a band, where nothing is said: as for forecasters that are trained."""
 Panel = dict[str, Any]
 """A series as `report` draws it: what JSON knows."""
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from unrolled.core.errors import ConfigurationError, nearest
 from unrolled.core.settings import Settings, resolve
 from unrolled.ssm.hmm.settings import HiddenMarkovSettings
-from unrolled.tasks.series_settings import SeriesDataSettings, listed
+from unrolled.tasks.series_settings import LEVEL, SeriesDataSettings, listed
 
 Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 """One size, or several of which the Bayesian criterion chooses."""
@@ -169,7 +169,7 @@ class FitRequest(Settings):
 
     horizon: int | None = Field(None, ge=1)
     """Points of the future; a season, or 12, when not given, and for a hidden Markov model the states of the past."""
-    level: float = Field(0.8, gt=0, lt=1)
+    level: float = Field(LEVEL, gt=0, lt=1)
     """The share of values that shall fall into the band."""
 
 

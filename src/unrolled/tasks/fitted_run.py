@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 from unrolled.core.errors import RunError
 from unrolled.data.series import Series, SeriesFile
 from unrolled.tasks.fit_data import Reading, load_reading, open_data, tensors_of
-from unrolled.tasks.fit_panels import LEVEL, FitLook, Panel
+from unrolled.tasks.fit_panels import FitLook, Panel
 from unrolled.tasks.forecasting import Forecast
 from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder
 from unrolled.tasks.series_future import end_of
+from unrolled.tasks.series_settings import LEVEL
 from unrolled.tasks.training import as_paths, summary_of
 
 

@@ -14,11 +14,12 @@ from unrolled.models.forecaster import Forecaster
 from unrolled.tasks.forecast_baselines import BASELINES
 from unrolled.tasks.forecast_structural import StructuralForecasts
 from unrolled.tasks.forecast_windows import SeriesWindows, Window
+from unrolled.tasks.series_settings import LEVEL
 
 BATCH = 256
 """Windows that are scored at once."""
 STRUCTURAL = "structural"
-LEVELS = (0.1, 0.9)
+LEVELS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 """Of the band that is scored and shown."""
 
 

@@ -13,10 +13,11 @@ from unrolled.core.errors import ConfigurationError
 from unrolled.core.padded import Padded
 from unrolled.data.series import Series
 from unrolled.tasks.fit_data import tensors_of
-from unrolled.tasks.fit_panels import LEVEL, FitLook, Panel, curve, forecast_curve, plain
+from unrolled.tasks.fit_panels import FitLook, Panel, curve, forecast_curve, plain
 from unrolled.tasks.fitted_run import FittedRun
 from unrolled.tasks.forecasting import Forecast
 from unrolled.tasks.series_future import end_of, with_future
+from unrolled.tasks.series_settings import LEVEL
 
 DRAWS = 4000
 """Continuations of a series of which the ends of a band are quantiles."""

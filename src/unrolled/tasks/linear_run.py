@@ -13,10 +13,11 @@ from unrolled.core.padded import Padded
 from unrolled.data.series import Series
 from unrolled.ssm.kalman import LinearGaussian, Smoothed, StructuralModel
 from unrolled.tasks.fit_data import tensors_of
-from unrolled.tasks.fit_panels import LEVEL, FitLook, Panel, banded, forecast_curve, plain
+from unrolled.tasks.fit_panels import FitLook, Panel, banded, forecast_curve, plain
 from unrolled.tasks.fitted_run import FittedRun
 from unrolled.tasks.forecasting import Forecast
 from unrolled.tasks.series_future import end_of, with_future
+from unrolled.tasks.series_settings import LEVEL
 
 
 class LinearRun(FittedRun):

@@ -8,6 +8,9 @@ from pydantic import Field, field_validator
 
 from unrolled.core.settings import Settings
 
+LEVEL = 0.8
+"""The share of values that shall fall into the band of a forecast, where nothing is said."""
+
 
 class SeriesDataSettings(Settings):
     """How series are read."""
