@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from unrolled.core.padded import Padded
 from unrolled.nn import packing
-from unrolled.nn.cells import LSTM, RecurrentDropout
+from unrolled.nn.cells import GRU, LSTM, RecurrentDropout
 from unrolled.nn.packing import Packing, pack
 from unrolled.nn.recurrence import Recurrence
 
@@ -22,19 +24,30 @@ def packed(monkeypatch: pytest.MonkeyPatch) -> list[Packing | None]:
     return found
 
 
-def a_batch(dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    data = torch.randn(len(LENGTHS), 31, 3, dtype=dtype)
+def a_batch(dtype: torch.dtype = torch.float64, features: int = 3) -> torch.Tensor:
+    data = torch.randn(len(LENGTHS), 31, features, dtype=dtype)
     data[torch.arange(31) >= LENGTHS.unsqueeze(1)] = torch.nan  # padding may hold anything
     return data.requires_grad_()
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("scale", [1, 30])
-def test_outputs_and_gradients_are_those_with_a_row_each(packed: list[Packing | None], reverse: bool, scale: float) -> None:
+@pytest.mark.parametrize(
+    ("make", "scale"),
+    [
+        (lambda: LSTM(3, 8), 1),
+        (lambda: LSTM(3, 8), 30),
+        pytest.param(lambda: GRU(3, 40), 1, id="compiled"),
+    ],
+)
+def test_outputs_and_gradients_are_those_with_a_row_each(
+    packed: list[Packing | None], make: Callable[[], LSTM | GRU], reverse: bool, scale: float
+) -> None:
     torch.manual_seed(0)
-    cell, data = LSTM(3, 8).double(), a_batch()
+    cell, data = make().double(), a_batch()
     with torch.no_grad():
-        cell.from_hidden.weight.mul_(scale)  # gates between sequences are closed whatever the state before says
+        # Gates of an LSTM between sequences are closed whatever the state before says.
+        for name, parameter in cell.named_parameters():
+            parameter.mul_(scale if name == "from_hidden.weight" else 1)
     found = []
     for layer in (Recurrence(cell, reverse=reverse, outputs_only=True), Recurrence(cell, reverse=reverse, plain=True)):
         cell.zero_grad()
@@ -101,6 +114,14 @@ def test_who_traces_a_layer_sees_a_row_each(packed: list[Packing | None], monkey
     expected = layer(Padded(data, LENGTHS))[0].data
     monkeypatch.setattr(packing, "is_transformed", lambda: True)
     torch.testing.assert_close(layer(Padded(data, LENGTHS))[0].data, expected)
+    assert len(packed) == 1
+
+
+def test_a_cell_that_is_not_compiled_is_laid_out_once(packed: list[Packing | None]) -> None:
+    layer, data = Recurrence(GRU(3, 8), outputs_only=True), Padded(a_batch(torch.float32).detach(), LENGTHS)
+    expected = Recurrence(layer.cell, plain=True)(data)[0].data
+    for _ in range(3):
+        torch.testing.assert_close(layer(data)[0].data, expected)
     assert len(packed) == 1
 
 

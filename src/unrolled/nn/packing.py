@@ -7,6 +7,7 @@ that rows are about as long as the longest sequence, and full.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unrolled.nn.cell import Cell
 from unrolled.nn.compiled import is_transformed
+
+Read = Callable[[Float[Tensor, "batch time input"], Bool[Tensor, "batch time"]], Tensor | None]
+"""Outputs over sequences behind one another: the inputs, and where no sequence lies."""
 
 GAIN = 0.85
 """The share of the time, as estimated, above which rows are left as they are."""
@@ -104,28 +107,32 @@ def pack(lengths: Int[Tensor, " batch"], time: int, *, reverse: bool, hidden_siz
 
 
 def unroll_packed(
-    cell: Cell, data: Float[Tensor, "batch time input"], lengths: Int[Tensor, " batch"], *, reverse: bool
+    read: Read, data: Float[Tensor, "batch time input"], lengths: Int[Tensor, " batch"], *, reverse: bool, hidden_size: int
 ) -> Float[Tensor, "batch time output"] | None:
     """The outputs of a cell over sequences that begin with its initial state, in fewer rows than there are sequences.
 
     Args:
-        cell: has no noise and nothing fixed.
+        read: gives the outputs of the cell over sequences behind one another, if it can.
         data: may hold anything past a length.
         lengths: of the rows.
         reverse: read each sequence from its end; outputs stay at the place of their input.
+        hidden_size: of the cell.
 
     Returns:
         Outputs, zero past a length; nothing where the cell cannot do it, it would not be worth it, or something is not finite.
     """
     # Rows cost a GPU nothing; and the layout depends on the lengths, which nobody may trace.
-    if not cell.begins_anew or not data.is_cpu or not lengths.is_cpu or is_transformed():
+    if not data.is_cpu or not lengths.is_cpu or is_transformed():
         return None
-    packing = pack(lengths, data.shape[1], reverse=reverse, hidden_size=cell.hidden_size)
+    packing = pack(lengths, data.shape[1], reverse=reverse, hidden_size=hidden_size)
     if packing is None:
         return None
     xs = data.flatten(0, 1).index_select(0, packing.take.flatten()).unflatten(0, packing.take.shape)
     # Steps are the first axis in memory, as kernels want them.
-    outputs = cell.whole_anew(xs.transpose(0, 1), packing.between.t()).transpose(0, 1).flatten(0, 1)
+    found = read(xs.transpose(0, 1), packing.between.t())
+    if found is None:
+        return None
+    outputs = found.transpose(0, 1).flatten(0, 1)
     # A state is forgotten by a gate that is shut, which stops no NaN: neighbours must not get one.
     if not math.isfinite(float(outputs.detach().sum())):
         return None

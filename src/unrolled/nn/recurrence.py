@@ -15,9 +15,10 @@ from unrolled.core.errors import ConfigurationError, UserError
 from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded, check_lengths, length_mask
 from unrolled.core.state import State, map_state, named_leaves, where_state
+from unrolled.kernels import has_bfloat16_products
 from unrolled.nn.cell import Cell, Noisy
 from unrolled.nn.compiled import run_compiled
-from unrolled.nn.packing import unroll_packed
+from unrolled.nn.packing import Read, unroll_packed
 from unrolled.nn.parallel import run_parallel
 from unrolled.nn.stream import run_step
 from unrolled.nn.unroll import Sequences, boundaries, flip, flip_resets, run_steps, run_whole
@@ -113,6 +114,8 @@ class Recurrence(Layer):
         self.cell, self.reverse, self.plain, self.outputs_only = cell, reverse, plain, outputs_only
         self.input_size = getattr(cell, "input_size", None)
         self.output_size = cell.output_size
+        self._compiles = True
+        """Whether it may be tried to lay sequences behind one another for the compiled loop."""
 
     def initial_state(self, batch_size: int) -> State:
         """The cell's initial state.
@@ -177,8 +180,9 @@ class Recurrence(Layer):
             fixed = self.cell.fixed(batch, noise) if fixed is None else fixed
             step_noise = self.cell.step_noise(batch, time, noise)
         free = self.outputs_only and not self.plain and resets is None and step_noise is None and fixed is None
-        if free and lengths is not None and begins and self._prefers_whole(Sequences(data, None, None)):
-            packed = unroll_packed(self.cell, data, lengths, reverse=self.reverse)
+        if free and lengths is not None and begins:
+            read = self._reader(data)
+            packed = None if read is None else unroll_packed(read, data, lengths, reverse=self.reverse, hidden_size=self.output_size)
             if packed is not None:
                 return Padded(packed, lengths), None
         if self.reverse:
@@ -211,8 +215,27 @@ class Recurrence(Layer):
         return run_steps(self.cell, inputs, sequences, state, restart, fixed)
 
     def _prefers_whole(self, sequences: Sequences) -> bool:
-        # Vendors have kernels of half precision; a compiled loop is of the precision of its weights.
-        return torch.is_autocast_enabled(sequences.data.device.type) or self.cell.prefers_whole(len(boundaries(sequences)) - 1)
+        place = sequences.data.device.type
+        if torch.is_autocast_enabled(place):
+            # Vendors have kernels of half precision; that of an LSTM on a processor is slow where gradients are wanted.
+            if place != "cpu" or torch.get_autocast_dtype(place) != torch.bfloat16 or not has_bfloat16_products():
+                return True
+            if torch.is_grad_enabled():
+                return False
+        return self.cell.prefers_whole(len(boundaries(sequences)) - 1)
+
+    def _reader(self, data: Tensor) -> Read | None:
+        """What reads sequences behind one another, if anything does."""
+        if self.cell.begins_anew and self._prefers_whole(Sequences(data, None, None)):
+            return self.cell.whole_anew
+        return self._read_compiled if self._compiles else None
+
+    def _read_compiled(self, data: Tensor, between: Tensor) -> Tensor | None:
+        state = self.initial_state(len(data))
+        # Behind each place where no sequence lies the state begins anew.
+        result = run_compiled(self.cell, data, Sequences(data, None, between.roll(1, 1)), state, state, None)
+        self._compiles = result is not None
+        return None if result is None else result[0]
 
     def _unroll_padding(self, data: Tensor, lengths: Tensor, state: State) -> tuple[Any, State] | None:
         """Over the padding as well: it lies behind each row, so that no output before it knows."""
