@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -18,7 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-LONGEST = 1 << 20
+LONGEST = 1 << 18
 """Bytes of the words and the environment of a command."""
 
 
@@ -32,7 +33,7 @@ def serve(path: str) -> None:
     listener.listen()
     os.rename(f"{path}.new", path)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while True:
+    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:  # which ends with the process that started this one
         connection, _ = listener.accept()
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -42,11 +43,13 @@ def serve(path: str) -> None:
             try:
                 main()
             except SystemExit as end:
+                if isinstance(end.code, str):
+                    print(end.code, file=sys.stderr)
                 code = end.code if isinstance(end.code, int) else int(bool(end.code))
             sys.stdout.flush()
             sys.stderr.flush()
-            connection.send(bytes([code]))
-            os._exit(code)
+            connection.send(bytes([code % 256]))
+            os._exit(code % 256)
         connection.close()
 
 
@@ -66,6 +69,7 @@ def _take(connection: socket.socket) -> None:
 def call(path: str, words: list[str]) -> int:
     """Have a command run; the answer is how it ended."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONGEST)
     connection.connect(path)
     message = {"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}
     socket.send_fds(connection, [json.dumps(message).encode()], [0, 1, 2])
@@ -78,8 +82,10 @@ def started(folder: Path) -> Iterator[Path]:
     path, command = folder / "socket", folder / "unrolled"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{__file__}" call "{path}" "$@"\n')
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
-    with subprocess.Popen([sys.executable, __file__, "serve", str(path)], stdin=subprocess.DEVNULL) as server:
-        while not path.exists() and server.poll() is None:
+    with subprocess.Popen([sys.executable, __file__, "serve", str(path)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as server:
+        while not path.exists():
+            if server.poll() is not None:
+                raise RuntimeError("the process that starts commands has ended; what it said stands above")
             time.sleep(0.05)
         try:
             yield folder

@@ -249,7 +249,7 @@ def test_what_is_compiled_keeps_no_cell_alive(taken: list[bool]) -> None:
 
 @pytest.mark.parametrize("wrap", [lambda cell: cell, lambda cell: RecurrentDropout(cell, 0.3)])
 def test_torch_s_kernel_is_taken_where_it_is_the_faster_one(wrap: Any, taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a rule alone: an LSTM's for up to four lengths, torch's form of the GRU never; in bfloat16 none where gradients are wanted."""
+    """By a rule alone: an LSTM's for up to four lengths, torch's form of the GRU never; in bfloat16 no wide one's where gradients are wanted."""
     (lstm, gru), xs = (wrap(kind(HIDDEN, HIDDEN)).eval() for kind in (LSTM, ResetAfterGRU)), torch.randn(6, 8, HIDDEN)
     few, many = torch.tensor([8, 8, 5, 3, 5, 2]), torch.tensor([8, 7, 5, 3, 4, 2])
     for cell, given, compiled_ones in ((lstm, xs, 0), (lstm, Padded(xs, few), 0), (lstm, Padded(xs, many), 1), (gru, xs, 1)):
@@ -257,9 +257,10 @@ def test_torch_s_kernel_is_taken_where_it_is_the_faster_one(wrap: Any, taken: li
         ours, plain = (Recurrence(cell, plain=plain)(given) for plain in (False, True))
         assert taken == [True] * compiled_ones
         close((ours[0].data, ours[1]), (plain[0].data, plain[1]))
-    for products in (False, has_bfloat16_products()):
+    for products, wide in ((False, 0), (True, 0), (True, 256)):
         monkeypatch.setattr("unrolled.nn.recurrence.has_bfloat16_products", lambda products=products: products)
-        for wanted, compiled_ones in ((True, 2 * products), (False, products)):
+        monkeypatch.setattr("unrolled.nn.recurrence.WIDE", wide)
+        for wanted, compiled_ones in ((True, products + (products and not wide)), (False, products)):
             taken.clear()
             with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(wanted):
                 for cell in (lstm, gru):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from unrolled.core.padded import Padded
 from unrolled.nn import packing
+from unrolled.nn.cell import HiddenState, RecurrentMask
 from unrolled.nn.cells import GRU, LSTM, RecurrentDropout
 from unrolled.nn.packing import Packing, pack
 from unrolled.nn.recurrence import Recurrence
@@ -117,18 +120,62 @@ def test_who_traces_a_layer_sees_a_row_each(packed: list[Packing | None], monkey
     assert len(packed) == 1
 
 
-def test_a_cell_that_is_not_compiled_is_laid_out_once(packed: list[Packing | None]) -> None:
-    layer, data = Recurrence(GRU(3, 8), outputs_only=True), Padded(a_batch(torch.float32).detach(), LENGTHS)
-    expected = Recurrence(layer.cell, plain=True)(data)[0].data
-    for _ in range(3):
-        torch.testing.assert_close(layer(data)[0].data, expected)
-    assert len(packed) == 1
+class Trees(GRU):
+    """Its output is no tensor."""
+
+    def step(self, x: Tensor, state: HiddenState, fixed: RecurrentMask | None = None) -> tuple[Any, HiddenState]:
+        output, after = super().step(x, state, fixed)
+        return {"one": output, "two": output.sin()}, after
+
+
+class Rows(GRU):
+    """Each row begins with a state of its own."""
+
+    def initial_state(self, batch_size: int) -> HiddenState:
+        return HiddenState(torch.linspace(-1, 1, batch_size * 40).view(batch_size, 40))
+
+
+class Whole(GRU):
+    """Has a faster way of its own."""
+
+    def whole(self, xs: Tensor, state: HiddenState) -> tuple[Tensor, HiddenState]:
+        return xs[..., :1].expand(-1, -1, 40), state
+
+
+def test_cells_that_cannot_be_laid_out(packed: list[Packing | None]) -> None:
+    """A small one is not compiled, a step's output is no tensor, rows begin in states of their own, or another way is faster."""
+    data = Padded(a_batch(torch.float32).detach(), LENGTHS)
+    for cell in (GRU(3, 8), Trees(3, 40), Rows(3, 40)):
+        found, expected = (Recurrence(cell, **how)(data)[0].data for how in ({"outputs_only": True}, {"plain": True}))
+        torch.testing.assert_close(found, expected)
+    assert len(packed) == 2
+    inside = (torch.arange(31) < LENGTHS.unsqueeze(1)).unsqueeze(-1)
+    found = Recurrence(Whole(3, 40), outputs_only=True)(data)[0].data
+    torch.testing.assert_close(found, torch.where(inside, data.data[..., :1], 0).expand(-1, -1, 40))
+    assert len(packed) == 2
+
+
+def test_a_learned_beginning_counts(packed: list[Packing | None]) -> None:
+    class Learned(GRU):
+        def initial_state(self, batch_size: int) -> HiddenState:
+            return HiddenState(self.start.expand(batch_size, -1))
+
+    cell, data = Learned(3, 40), Padded(a_batch(torch.float32).detach(), LENGTHS)
+    cell.start = torch.nn.Parameter(torch.linspace(-1, 1, 40))
+    gradients = []
+    for how in ({"outputs_only": True}, {"plain": True}):
+        cell.zero_grad()
+        Recurrence(cell, **how)(data)[0].data.square().sum().backward()
+        gradients.append(cell.start.grad.clone())
+    torch.testing.assert_close(*gradients)
+    assert packed[0] is not None
 
 
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
-def test_what_is_not_finite_stays_in_its_sequence(packed: list[Packing | None], wrong: float) -> None:
+@pytest.mark.parametrize("make", [lambda: LSTM(3, 8), pytest.param(lambda: GRU(3, 40), id="compiled")])
+def test_what_is_not_finite_stays_in_its_sequence(packed: list[Packing | None], make: Callable[[], LSTM | GRU], wrong: float) -> None:
     torch.manual_seed(0)
-    cell, data = LSTM(3, 8).double(), a_batch().detach()
+    cell, data = make().double(), a_batch().detach()
     data[2, 5] = wrong
     found = [layer(Padded(data, LENGTHS))[0].data for layer in (Recurrence(cell, outputs_only=True), Recurrence(cell, plain=True))]
     assert packed[0] is not None

@@ -18,9 +18,11 @@ from unrolled.core.settings import merge, parse_override, resolve
 from unrolled.data.series import Series, SeriesFile, read_series
 from unrolled.data.time_axis import counted
 from unrolled.models.forecaster import Forecaster, Shape
+from unrolled.models.forecasts import Quantiles
 from unrolled.report import write_look
 from unrolled.tasks.forecast_baselines import drift, naive, seasonal_naive
 from unrolled.tasks.forecast_look import read_for_look, trace_forecasting
+from unrolled.tasks.forecast_scores import LEVELS
 from unrolled.tasks.forecast_windows import Scale, Scales, SeriesWindows, Window, WindowSizes, scale_of
 from unrolled.tasks.forecasting import ForecastingRun, ForecastObjective, resume_forecasting, train_forecasting
 from unrolled.tasks.forecasting_data import learn, load_learnt, open_windows
@@ -463,6 +465,13 @@ OPTIONS = [
     "output.kind=point",
     "output.quantiles=[0.2, 0.5, 0.8]",
 ]
+
+
+def test_the_usual_quantiles_hold_the_band_that_is_shown() -> None:
+    output = Quantiles(ForecastingRunSettings().model.output.quantiles)
+    band = output.quantiles(torch.arange(10.0).view(2, 5), LEVELS)
+    assert band is not None
+    assert band.tolist() == [[0, 4], [5, 9]]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ class _Known:
 
 
 _known: weakref.WeakKeyDictionary[Cell, _Known] = weakref.WeakKeyDictionary()
+_refused: weakref.WeakSet[Cell] = weakref.WeakSet()
+"""Cells that the compiler could not do, at least once."""
 _told: set[str] = set()
 _lock = threading.RLock()
 """For what is kept here, and for the copies of cells, whose parameters are put in their places while a step is taken."""
@@ -85,10 +87,25 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
             outputs, after = _compiled_step(cell, parts, brief and has_bfloat16_products()).unroll(given)
             return (_cast(outputs, own), _cast(after, own)) if own == torch.bfloat16 else (outputs, after)
     except Unsupported as reason:
+        _refused.add(cell)
         tell(f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {in_words(reason)}")
     except NoCompiler as reason:
+        _refused.add(cell)
         tell(f"cells are not compiled, and slower than they could be: {reason}")
     return None
+
+
+def may_compile(cell: Cell) -> bool:
+    """Whether `run_compiled` may be expected to do it; nothing is traced to find out.
+
+    Args:
+        cell: takes the steps.
+
+    Returns:
+        False for a small cell, while somebody looks into it, and where the compiler could not do it before.
+    """
+    parts = [*cell.named_modules()]
+    return cell not in _refused and _may_compile(parts, _tensors(parts))
 
 
 def _tensors(parts: Parts) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ that rows are about as long as the longest sequence, and full.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -119,7 +118,7 @@ def unroll_packed(
         hidden_size: of the cell.
 
     Returns:
-        Outputs, zero past a length; nothing where the cell cannot do it, it would not be worth it, or something is not finite.
+        Outputs, zero past a length; nothing where the cell cannot do it, or it would not be worth it.
     """
     # Rows cost a GPU nothing; and the layout depends on the lengths, which nobody may trace.
     if not data.is_cpu or not lengths.is_cpu or is_transformed():
@@ -133,8 +132,5 @@ def unroll_packed(
     if found is None:
         return None
     outputs = found.transpose(0, 1).flatten(0, 1)
-    # A state is forgotten by a gate that is shut, which stops no NaN: neighbours must not get one.
-    if not math.isfinite(float(outputs.detach().sum())):
-        return None
     outputs = torch.cat([outputs, outputs.new_zeros(1, outputs.shape[1])])
     return outputs.index_select(0, packing.put).unflatten(0, data.shape[:2])

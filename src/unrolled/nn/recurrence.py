@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,11 +18,14 @@ from unrolled.core.padded import Padded, check_lengths, length_mask
 from unrolled.core.state import State, map_state, named_leaves, where_state
 from unrolled.kernels import has_bfloat16_products
 from unrolled.nn.cell import Cell, Noisy
-from unrolled.nn.compiled import run_compiled
+from unrolled.nn.compiled import may_compile, run_compiled
 from unrolled.nn.packing import Read, unroll_packed
 from unrolled.nn.parallel import run_parallel
 from unrolled.nn.stream import run_step
 from unrolled.nn.unroll import Sequences, boundaries, flip, flip_resets, run_steps, run_whole
+
+WIDE = 256
+"""Units from which on a compiled loop trains faster in bfloat16 than any kernel of torch's; as measured beside the LSTM of oneDNN."""
 
 
 class Layer(nn.Module, ABC):
@@ -114,8 +118,6 @@ class Recurrence(Layer):
         self.cell, self.reverse, self.plain, self.outputs_only = cell, reverse, plain, outputs_only
         self.input_size = getattr(cell, "input_size", None)
         self.output_size = cell.output_size
-        self._compiles = True
-        """Whether it may be tried to lay sequences behind one another for the compiled loop."""
 
     def initial_state(self, batch_size: int) -> State:
         """The cell's initial state.
@@ -215,27 +217,34 @@ class Recurrence(Layer):
         return run_steps(self.cell, inputs, sequences, state, restart, fixed)
 
     def _prefers_whole(self, sequences: Sequences) -> bool:
-        place = sequences.data.device.type
-        if torch.is_autocast_enabled(place):
-            # Vendors have kernels of half precision; that of an LSTM on a processor is slow where gradients are wanted.
-            if place != "cpu" or torch.get_autocast_dtype(place) != torch.bfloat16 or not has_bfloat16_products():
-                return True
-            if torch.is_grad_enabled():
-                return False
-        return self.cell.prefers_whole(len(boundaries(sequences)) - 1)
+        cell, place, runs = self.cell, sequences.data.device.type, len(boundaries(sequences)) - 1
+        if not torch.is_autocast_enabled(place):
+            return cell.prefers_whole(runs)
+        if place != "cpu" or torch.get_autocast_dtype(place) != torch.bfloat16 or not has_bfloat16_products():
+            return True  # vendors have kernels of half precision
+        brief = torch.is_grad_enabled() and self.output_size >= WIDE and may_compile(cell)
+        return not brief and cell.prefers_whole(runs)
 
     def _reader(self, data: Tensor) -> Read | None:
         """What reads sequences behind one another, if anything does."""
-        if self.cell.begins_anew and self._prefers_whole(Sequences(data, None, None)):
-            return self.cell.whole_anew
-        return self._read_compiled if self._compiles else None
+        prefers_whole = self._prefers_whole(Sequences(data, None, None))
+        if self.cell.begins_anew and prefers_whole:
+            return self._read_anew
+        has_whole = type(self.cell).whole is not Cell.whole
+        return self._read_compiled if may_compile(self.cell) and not (has_whole and prefers_whole) else None
+
+    def _read_anew(self, data: Tensor, between: Tensor) -> Tensor | None:
+        outputs = self.cell.whole_anew(data, between)
+        # A state is forgotten by a gate that is shut, which stops no NaN: neighbours must not get one.
+        return outputs if math.isfinite(float(outputs.detach().sum())) else None
 
     def _read_compiled(self, data: Tensor, between: Tensor) -> Tensor | None:
         state = self.initial_state(len(data))
+        if any(bool((leaf != leaf[:1]).any()) for _, leaf in named_leaves(state)):
+            return None  # whose is whose is not known here
         # Behind each place where no sequence lies the state begins anew.
         result = run_compiled(self.cell, data, Sequences(data, None, between.roll(1, 1)), state, state, None)
-        self._compiles = result is not None
-        return None if result is None else result[0]
+        return result[0] if result is not None and isinstance(result[0], Tensor) and result[0].dim() == 3 else None
 
     def _unroll_padding(self, data: Tensor, lengths: Tensor, state: State) -> tuple[Any, State] | None:
         """Over the padding as well: it lies behind each row, so that no output before it knows."""

@@ -19,7 +19,7 @@ from unrolled.tasks.series_settings import LEVEL
 BATCH = 256
 """Windows that are scored at once."""
 STRUCTURAL = "structural"
-LEVELS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+LEVELS = (round((1 - LEVEL) / 2, 6), round((1 + LEVEL) / 2, 6))
 """Of the band that is scored and shown."""
 
 

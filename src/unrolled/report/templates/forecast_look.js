@@ -12,7 +12,7 @@
     holder.onpointermove = holder.onpointerleave = holder.onkeydown = holder.onblur = null;
     if (!values.length) { holder.append(make("p", { html: true, class: "empty" }, "no number to draw")); return; }
     const drawn = frame(holder, chart.times, now), { svg, x, inner, height } = drawn;
-    let least = Math.min(...values), most = Math.max(...values);
+    let least = values.reduce((a, b) => Math.min(a, b)), most = values.reduce((a, b) => Math.max(a, b));
     const room = (most - least) * 0.05 || Math.abs(most) * 0.1 || 1;
     least -= room;
     most += room;
