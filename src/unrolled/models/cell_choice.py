@@ -50,12 +50,17 @@ def find_cell(name: str, *, trust: bool = False) -> CellFactory:
         )
     with _current_folder_on_path():
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            own = importlib.import_module(module)
         except Exception as error:  # whatever the person's own module does wrong
-            what = f"{type(error).__name__}: {error}"
-            raise ConfigurationError(
-                f"the cell `{name}` cannot be imported ({what}); run from the folder of its file or install it"
-            ) from error
+            advice = ""
+            if isinstance(error, ModuleNotFoundError):
+                advice = "; leave off `.py`" if module.endswith(".py") else "; run from the folder of its file or install it"
+            raise ConfigurationError(f"the cell `{name}` cannot be imported ({type(error).__name__}: {error}){advice}") from error
+    found = getattr(own, attribute, None)
+    if found is None:
+        cells = [key for key, value in vars(own).items() if isinstance(value, type) and issubclass(value, Cell) and value is not Cell]
+        advice = nearest(attribute, cells) if cells else "no class in it is derived from `unrolled.nn.Cell`"
+        raise ConfigurationError(f"the cell `{name}` must be a class in `{module}`, which has no `{attribute}`; {advice}")
     if not (isinstance(found, type) and issubclass(found, Cell)):
         raise ConfigurationError(f"`{name}` must be a class derived from `unrolled.nn.Cell`, got {found!r}")
     return in_full_precision(found)
