@@ -1,4 +1,4 @@
-"""What holds for every test: annotations are executed, and each worker keeps to one thread."""
+"""What holds for every test: annotations are executed, each worker keeps to one thread, and no clock decides."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import types
 from typing import Any
 
+import hypothesis
 import jaxtyping
 import pytest
 from beartype import BeartypeConf, beartype
@@ -17,6 +18,10 @@ checker = types.ModuleType("unrolled_checker")
 checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
 sys.modules[checker.__name__] = checker
 jaxtyping.install_import_hook("unrolled", "unrolled_checker.check")
+
+# A busy machine may take any time for one example.
+hypothesis.settings.register_profile("without a clock", deadline=None)
+hypothesis.settings.load_profile("without a clock")
 
 
 def pytest_configure(config: pytest.Config) -> None:
