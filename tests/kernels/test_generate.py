@@ -125,6 +125,17 @@ def test_an_unknown_operation_is_named() -> None:
         source(cell.program(cell.do("gamma", cell.h)))
 
 
+def test_what_changes_from_step_to_step_is_fetched_before_it_is_used() -> None:
+    cell = Cell()
+    after = cell.do("tanh", cell.do("add", cell.x, cell.product(cell.h)))
+    text = source(cell.program(after))
+    assert "__builtin_prefetch(s.in0 + row * 20L + 0 + unit, 0, 2);" in text
+    assert "__builtin_prefetch(s.out0 + row * 20L + 0 + unit, 1, 2);" in text
+    assert text.index("Stage::fetch(") < text.index("Stage::template multiply_all<vectors>(s, tile"), "while there is something to multiply"
+    alone = Cell()
+    assert "__builtin_prefetch(s." not in source(alone.program(alone.do("tanh", alone.do("add", alone.x, alone.h))))
+
+
 def test_the_text_depends_on_nothing_but_the_program() -> None:
     def made() -> str:
         cell = Cell()

@@ -259,7 +259,7 @@ def test_torch_s_kernel_is_taken_where_it_is_the_faster_one(wrap: Any, taken: li
         close((ours[0].data, ours[1]), (plain[0].data, plain[1]))
     for products, wide in ((False, 0), (True, 0), (True, 256)):
         monkeypatch.setattr("unrolled.nn.recurrence.has_bfloat16_products", lambda products=products: products)
-        monkeypatch.setattr("unrolled.nn.recurrence.WIDE", wide)
+        monkeypatch.setattr("unrolled.nn.cells.lstm.WIDE", wide)
         for wanted, compiled_ones in ((True, products + (products and not wide)), (False, products)):
             taken.clear()
             with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(wanted):

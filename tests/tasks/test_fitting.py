@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import unrolled
+from unrolled.cli.fit import VERBS
 from unrolled.core.errors import ConfigurationError, DataError, RunError
 from unrolled.core.padded import pad
 from unrolled.data.series import Series
 from unrolled.data.time_axis import counted
-from unrolled.report import write_look
+from unrolled.report import state_look, write_look
 from unrolled.ssm.hmm import HiddenMarkovModel
-from unrolled.tasks import fitting, loading
+from unrolled.tasks import fitting, loading, run_folder
 from unrolled.tasks.fit_hmm import fit_hidden_markov_model
 from unrolled.tasks.fit_linear import fit_linear_dynamical_system, fit_structural_model
 from unrolled.tasks.fit_look import trace_fit
@@ -85,6 +86,11 @@ def test_a_run_keeps_what_was_fitted(tmp_path: Path) -> None:
     assert [line["iteration"] for line in again.history()] == [0]
     with pytest.raises(RunError, match="exists already"):
         fit_hidden_markov_model(tmp_path / "text.txt", out=tmp_path / "run")
+
+
+def test_the_rooms_agree_on_what_is_fitted() -> None:
+    """Each keeps names of its own: the command line is light, reports import no tasks, and a run folder is below them all."""
+    assert {task.name for task in loading.FITTED} == set(run_folder.FITTED) == VERBS.keys() == state_look.KINDS.keys()
 
 
 def test_a_fitted_run_is_opened_on_the_processor_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,8 +236,9 @@ class Writer:
             head = "template <int used, int apart>\n  INLINE void values(const Step& s, const real* sums, long row, long unit)"
             values = Values(self.plan, stage)
             body.append(block(head, values.write(), 1))
-            fetches = [f"__builtin_prefetch({address}, {int(written)}, 2);" for address, written in values.streamed.items()]
-            body.append(block("INLINE void fetch(const Step& s, long row, long unit)", fetches, 1))
+            if stage.groups:
+                fetches = [f"__builtin_prefetch({address}, {int(written)}, 2);" for address, written in values.streamed.items()]
+                body.append(block("INLINE void fetch(const Step& s, long row, long unit)", fetches, 1))
             if self.packed and stage.groups:
                 body.append(block(READ_ALL, list(_readings(stage)), 1))
         return f"struct Stage_{stage.name} : Tiles<{stage.width}, {first}> {{\n" + "\n".join(f"  {part}" for part in body) + "\n};"

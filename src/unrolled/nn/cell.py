@@ -114,16 +114,17 @@ class Cell(nn.Module, ABC):
         """
         raise NotImplementedError(f"`{type(self).__name__}` reads one sequence a row")
 
-    def prefers_whole(self, runs: int) -> bool:
+    def prefers_whole(self, runs: int, *, brief: bool = False) -> bool:
         """Whether `whole`, called for one run of steps after the other, is faster than the compiled loop over all steps.
 
         Args:
             runs: how many there are: one, where no row ends before the others and none restarts.
+            brief: whether the compiled loop would multiply in bfloat16, and gradients are wanted.
 
         Returns:
-            True unless a cell knows better.
+            Whether there is `whole`, unless a cell knows better.
         """
-        return True
+        return type(self).whole is not Cell.whole
 
     def zeros(self, *shape: int) -> Tensor:
         """Zeros with the dtype and device of the parameters.

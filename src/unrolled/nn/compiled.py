@@ -40,11 +40,11 @@ class _Known:
         """One for each way the cell may be set: its attributes are part of what is traced; with products of bfloat16, or without."""
         self.reason: str | None = None
         """Why it is not compiled, whatever its attributes."""
+        self.refused = False
+        """Whether the compiler could not do it, at least once."""
 
 
 _known: weakref.WeakKeyDictionary[Cell, _Known] = weakref.WeakKeyDictionary()
-_refused: weakref.WeakSet[Cell] = weakref.WeakSet()
-"""Cells that the compiler could not do, at least once."""
 _told: set[str] = set()
 _lock = threading.RLock()
 """For what is kept here, and for the copies of cells, whose parameters are put in their places while a step is taken."""
@@ -87,10 +87,10 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
             outputs, after = _compiled_step(cell, parts, brief and has_bfloat16_products()).unroll(given)
             return (_cast(outputs, own), _cast(after, own)) if own == torch.bfloat16 else (outputs, after)
     except Unsupported as reason:
-        _refused.add(cell)
+        _refuse(cell)
         tell(f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {in_words(reason)}")
     except NoCompiler as reason:
-        _refused.add(cell)
+        _refuse(cell)
         tell(f"cells are not compiled, and slower than they could be: {reason}")
     return None
 
@@ -105,7 +105,13 @@ def may_compile(cell: Cell) -> bool:
         False for a small cell, while somebody looks into it, and where the compiler could not do it before.
     """
     parts = [*cell.named_modules()]
-    return cell not in _refused and _may_compile(parts, _tensors(parts))
+    known = _known.get(cell)
+    return not (known and known.refused) and _may_compile(parts, _tensors(parts))
+
+
+def _refuse(cell: Cell) -> None:
+    with _lock:
+        _known.setdefault(cell, _Known()).refused = True
 
 
 def _tensors(parts: Parts) -> dict[str, Tensor]:

@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from unrolled.core.state import State, map_state
 from unrolled.nn.compiled import is_transformed
 
-Read = Callable[[Float[Tensor, "batch time input"], Bool[Tensor, "batch time"]], Tensor | None]
-"""Outputs over sequences behind one another: the inputs, and where no sequence lies."""
+Read = Callable[[Float[Tensor, "batch time input"], Bool[Tensor, "batch time"]], State]
+"""Outputs over sequences behind one another, a tree of `[batch, time, …]`, or nothing: given the inputs, and where no sequence lies."""
 
 GAIN = 0.85
 """The share of the time, as estimated, above which rows are left as they are."""
@@ -107,7 +108,7 @@ def pack(lengths: Int[Tensor, " batch"], time: int, *, reverse: bool, hidden_siz
 
 def unroll_packed(
     read: Read, data: Float[Tensor, "batch time input"], lengths: Int[Tensor, " batch"], *, reverse: bool, hidden_size: int
-) -> Float[Tensor, "batch time output"] | None:
+) -> State:
     """The outputs of a cell over sequences that begin with its initial state, in fewer rows than there are sequences.
 
     Args:
@@ -118,7 +119,7 @@ def unroll_packed(
         hidden_size: of the cell.
 
     Returns:
-        Outputs, zero past a length; nothing where the cell cannot do it, or it would not be worth it.
+        Outputs, a tree, zero past a length; nothing where the cell cannot do it, or it would not be worth it.
     """
     # Rows cost a GPU nothing; and the layout depends on the lengths, which nobody may trace.
     if not data.is_cpu or not lengths.is_cpu or is_transformed():
@@ -131,6 +132,10 @@ def unroll_packed(
     found = read(xs.transpose(0, 1), packing.between.t())
     if found is None:
         return None
-    outputs = found.transpose(0, 1).flatten(0, 1)
-    outputs = torch.cat([outputs, outputs.new_zeros(1, outputs.shape[1])])
-    return outputs.index_select(0, packing.put).unflatten(0, data.shape[:2])
+
+    def in_rows_of_their_own(leaf: Tensor) -> Tensor:
+        places = leaf.transpose(0, 1).flatten(0, 1)
+        places = torch.cat([places, places.new_zeros(1, *places.shape[1:])])
+        return places.index_select(0, packing.put).unflatten(0, data.shape[:2])
+
+    return map_state(in_rows_of_their_own, found)

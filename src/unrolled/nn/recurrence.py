@@ -24,9 +24,6 @@ from unrolled.nn.parallel import run_parallel
 from unrolled.nn.stream import run_step
 from unrolled.nn.unroll import Sequences, boundaries, flip, flip_resets, run_steps, run_whole
 
-WIDE = 256
-"""Units from which on a compiled loop trains faster in bfloat16 than any kernel of torch's; as measured beside the LSTM of oneDNN."""
-
 
 class Layer(nn.Module, ABC):
     """What maps a sequence to a sequence and can say with which state it ended: `Recurrence`, `Stacked`, `Bidirectional`."""
@@ -217,34 +214,31 @@ class Recurrence(Layer):
         return run_steps(self.cell, inputs, sequences, state, restart, fixed)
 
     def _prefers_whole(self, sequences: Sequences) -> bool:
-        cell, place, runs = self.cell, sequences.data.device.type, len(boundaries(sequences)) - 1
+        place, runs = sequences.data.device.type, len(boundaries(sequences)) - 1
         if not torch.is_autocast_enabled(place):
-            return cell.prefers_whole(runs)
+            return self.cell.prefers_whole(runs)
         if place != "cpu" or torch.get_autocast_dtype(place) != torch.bfloat16 or not has_bfloat16_products():
             return True  # vendors have kernels of half precision
-        brief = torch.is_grad_enabled() and self.output_size >= WIDE and may_compile(cell)
-        return not brief and cell.prefers_whole(runs)
+        return self.cell.prefers_whole(runs, brief=torch.is_grad_enabled())
 
     def _reader(self, data: Tensor) -> Read | None:
         """What reads sequences behind one another, if anything does."""
-        prefers_whole = self._prefers_whole(Sequences(data, None, None))
-        if self.cell.begins_anew and prefers_whole:
-            return self._read_anew
-        has_whole = type(self.cell).whole is not Cell.whole
-        return self._read_compiled if may_compile(self.cell) and not (has_whole and prefers_whole) else None
+        if self._prefers_whole(Sequences(data, None, None)):
+            return self._read_anew if self.cell.begins_anew else None
+        return self._read_compiled if may_compile(self.cell) else None
 
     def _read_anew(self, data: Tensor, between: Tensor) -> Tensor | None:
         outputs = self.cell.whole_anew(data, between)
         # A state is forgotten by a gate that is shut, which stops no NaN: neighbours must not get one.
         return outputs if math.isfinite(float(outputs.detach().sum())) else None
 
-    def _read_compiled(self, data: Tensor, between: Tensor) -> Tensor | None:
+    def _read_compiled(self, data: Tensor, between: Tensor) -> State:
         state = self.initial_state(len(data))
         if any(bool((leaf != leaf[:1]).any()) for _, leaf in named_leaves(state)):
             return None  # whose is whose is not known here
         # Behind each place where no sequence lies the state begins anew.
         result = run_compiled(self.cell, data, Sequences(data, None, between.roll(1, 1)), state, state, None)
-        return result[0] if result is not None and isinstance(result[0], Tensor) and result[0].dim() == 3 else None
+        return None if result is None else result[0]
 
     def _unroll_padding(self, data: Tensor, lengths: Tensor, state: State) -> tuple[Any, State] | None:
         """Over the padding as well: it lies behind each row, so that no output before it knows."""

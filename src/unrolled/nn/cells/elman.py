@@ -95,11 +95,12 @@ class Elman(Cell):
         outputs, after = run_kernel(ACTIVATIONS[self.activation].kernel, xs, state, weights)
         return outputs, HiddenState(*after)
 
-    def prefers_whole(self, runs: int) -> bool:
+    def prefers_whole(self, runs: int, *, brief: bool = False) -> bool:
         """Whether the kernel is faster than the compiled loop.
 
         Args:
             runs: how often it would be called.
+            brief: whether the loop would multiply in bfloat16, with gradients.
 
         Returns:
             What measurements say.

@@ -186,11 +186,12 @@ class ResetAfterGRU(Cell):
         outputs, after = run_kernel(torch.gru, xs, state, self._torch_weights())
         return outputs, HiddenState(*after)
 
-    def prefers_whole(self, runs: int) -> bool:
+    def prefers_whole(self, runs: int, *, brief: bool = False) -> bool:
         """Whether the kernel is faster than the compiled loop.
 
         Args:
             runs: how often it would be called.
+            brief: whether the loop would multiply in bfloat16, with gradients.
 
         Returns:
             What measurements say.

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from unrolled.nn.cell import Cell, RecurrentMask, seen
-from unrolled.nn.cells.vendor import MOST_RUNS, run_kernel
+from unrolled.nn.cells.vendor import MOST_RUNS, WIDE, run_kernel
 from unrolled.nn.exchange import read_layer, write_layer
 from unrolled.nn.start import shift_bias, start_input, start_recurrent
 
@@ -119,16 +119,17 @@ class LSTM(Cell):
         seen_too = torch.cat([xs.transpose(0, 1), between.t().unsqueeze(-1).to(xs.dtype)], -1).transpose(0, 1)
         return run_kernel(torch.lstm, seen_too, self.initial_state(len(xs)), weights)[0]
 
-    def prefers_whole(self, runs: int) -> bool:
+    def prefers_whole(self, runs: int, *, brief: bool = False) -> bool:
         """Whether the kernel is faster than the compiled loop.
 
         Args:
             runs: how often it would be called.
+            brief: whether the loop would multiply in bfloat16, with gradients.
 
         Returns:
             What measurements say.
         """
-        return runs <= MOST_RUNS[torch.lstm]
+        return runs <= MOST_RUNS[torch.lstm] and not (brief and self.hidden_size >= WIDE)
 
     @classmethod
     def from_torch(cls, source: nn.RNNBase) -> LSTM:

@@ -149,16 +149,17 @@ class RecurrentDropout(Wrapper):
         """
         return self.cell.whole(xs, state)
 
-    def prefers_whole(self, runs: int) -> bool:
+    def prefers_whole(self, runs: int, *, brief: bool = False) -> bool:
         """What the cell inside says.
 
         Args:
             runs: how often its faster way would be called.
+            brief: whether the compiled loop would multiply in bfloat16, with gradients.
 
         Returns:
             Whether that is the faster one.
         """
-        return self.cell.prefers_whole(runs)
+        return self.cell.prefers_whole(runs, brief=brief)
 
 
 class ZoneoutNoise(NamedTuple):
