@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unrolled.kernels.compiler import Compiler, system_compiler
-from unrolled.kernels.generate import HEADERS, TYPES
+from unrolled.kernels.generate_file import HEADERS, TYPES
 
 FUNCTIONS = {
     "exponential": (torch.exp, -103, 88.7, 1.5),

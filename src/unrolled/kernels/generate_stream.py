@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unrolled.kernels.generate import HEADERS, Writer, block, preamble, stride_of
+from unrolled.kernels.generate import Writer, block, stride_of
+from unrolled.kernels.generate_file import HEADERS, preamble
 from unrolled.kernels.generate_plan import Group, Plan, Stage
 from unrolled.kernels.graph import LoopProgram
 

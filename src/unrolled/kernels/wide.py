@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unrolled.kernels.compiler import NoCompiler, system_compiler
-from unrolled.kernels.generate import HEADERS, TYPES, with_headers
+from unrolled.kernels.generate_file import HEADERS, TYPES, with_headers
 
 ENOUGH = 1 << 20
 """Multiplications below which torch's product is called: it has less to prepare."""
