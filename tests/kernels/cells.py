@@ -149,6 +149,10 @@ class Bare(Made):
 class Shifting(Made):
     """A shift register of two inputs: the output is what was seen two steps ago."""
 
+    @property
+    def output_size(self) -> int:
+        return INPUT
+
     def initial_state(self, batch_size: int) -> tuple[Tensor, Tensor]:
         return self.zeros(batch_size, INPUT), self.zeros(batch_size, INPUT)
 
@@ -204,6 +208,10 @@ class Projected(Made):
         super().__init__()
         self.gates = nn.Linear(INPUT + 2, 3 * HIDDEN)
         self.down = nn.Linear(HIDDEN, 2, bias=False)
+
+    @property
+    def output_size(self) -> int:
+        return 2
 
     def initial_state(self, batch_size: int) -> tuple[Tensor, Tensor]:
         return self.zeros(batch_size, 2), self.zeros(batch_size, HIDDEN)

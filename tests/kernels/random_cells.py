@@ -127,7 +127,8 @@ class RandomCell(Cell):
             new = self.fitted(values[-1], self.recipe.marks) > 0.2
             after["marks"] = state["marks"] ^ new if self.recipe.endings[-1] % 2 else new.expand_as(state["marks"])
         outputs = {str(place): shaped(values[number % len(values)], number) for place, number in enumerate(self.recipe.outputs)}
-        return (outputs["0"] if len(outputs) == 1 else outputs), after
+        # Alone, an output has features; among several it may be one number a row.
+        return (outputs["0"].view(*outputs["0"].shape, *[1] * (outputs["0"].dim() == 1)) if len(outputs) == 1 else outputs), after
 
     def ended(self, old: Tensor, value: Tensor, width: int, ending: int) -> Tensor:
         """The new part of the state, which never grows without bound."""

@@ -138,7 +138,7 @@ class Cell(nn.Module, ABC):
         like = next(self.parameters(), None)
         return torch.zeros(shape) if like is None else like.new_zeros(shape)
 
-    def forward(self, x: Any, state: State, fixed: State = None) -> tuple[Tensor, State]:
+    def forward(self, x: Any, state: State, fixed: State = None) -> tuple[Any, State]:
         """Calling a cell takes one step.
 
         Args:

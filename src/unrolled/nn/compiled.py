@@ -21,6 +21,7 @@ from unrolled.core.state import State, map_state, named_leaves
 from unrolled.kernels import CompiledStep, NoCompiler, Step, Unrolling, Unsupported, has_bfloat16_products, make_loop, multiply
 from unrolled.nn.cell import Cell
 from unrolled.nn.frozen import Parts, Settings, changed, settings, without_weights
+from unrolled.nn.step_check import checked_result
 from unrolled.nn.unroll import Sequences
 
 LEAST = 64 * 64
@@ -42,6 +43,8 @@ class _Known:
         """Why it is not compiled, whatever its attributes."""
         self.refused = False
         """Whether the compiler could not do it, at least once."""
+        self.untold: str | None = None
+        """Why, until somebody has been told: if the cell itself is wrong, the plain loop has better words."""
 
 
 _known: weakref.WeakKeyDictionary[Cell, _Known] = weakref.WeakKeyDictionary()
@@ -62,8 +65,8 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
         fixed: what holds for the whole sequence, or `None`.
 
     Returns:
-        Outputs and the state after each row's last step, or `None` where the plain loop has to be taken: for a small cell, silently where torch
-        itself traces or transforms the loop or somebody looks into the cell, and with a word, once, where the compiler cannot do it.
+        Outputs and the state after each row's last step, or `None` where the plain loop has to be taken: for a small cell, where torch itself
+        traces or transforms the loop or somebody looks into the cell, and where the compiler cannot do it, with a word left for `tell_why`.
     """
     parts = [*cell.named_modules()]
     parameters = _tensors(parts)
@@ -87,11 +90,9 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
             outputs, after = _compiled_step(cell, parts, brief and has_bfloat16_products()).unroll(given)
             return (_cast(outputs, own), _cast(after, own)) if own == torch.bfloat16 else (outputs, after)
     except Unsupported as reason:
-        _refuse(cell)
-        tell(f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {in_words(reason)}")
+        _refuse(cell, f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {in_words(reason)}")
     except NoCompiler as reason:
-        _refuse(cell)
-        tell(f"cells are not compiled, and slower than they could be: {reason}")
+        _refuse(cell, f"cells are not compiled, and slower than they could be: {reason}")
     return None
 
 
@@ -109,9 +110,34 @@ def may_compile(cell: Cell) -> bool:
     return not (known and known.refused) and _may_compile(parts, _tensors(parts))
 
 
-def _refuse(cell: Cell) -> None:
+def _refuse(cell: Cell, why: str) -> None:
+    leave_word(cell, why)
+    _known[cell].refused = True
+
+
+def leave_word(cell: Cell, why: str) -> None:
+    """Keep for `tell_why` why a cell is not compiled.
+
+    Args:
+        cell: takes its steps itself.
+        why: a sentence.
+    """
     with _lock:
-        _known.setdefault(cell, _Known()).refused = True
+        _known.setdefault(cell, _Known()).untold = why
+
+
+def tell_why(cell: Cell) -> None:
+    """Warn, once in a process, of why a cell is not compiled; called when it has taken a step itself.
+
+    Args:
+        cell: any.
+    """
+    known = _known.get(cell)
+    if known is not None and known.untold is not None:
+        why, known.untold = known.untold, None
+        if why not in _told:
+            _told.add(why)
+            warnings.warn(why, stacklevel=2)
 
 
 def _tensors(parts: Parts) -> dict[str, Tensor]:
@@ -222,7 +248,7 @@ def _pure(cell: Cell, known: _Known) -> Step:
 
     def step(x: Any, state: State, fixed: State, parameters: Mapping[str, Tensor]) -> tuple[State, State]:
         with _lock:
-            result: tuple[State, State] = functional_call(held, dict(parameters), (x, state, fixed))
+            result = checked_result(held, state, functional_call(held, dict(parameters), (x, state, fixed)))
             names = changed(before, settings(held))
         if names:
             known.reason = f"a step that changes attributes of its cell ({', '.join(f'`{name}`' for name in names)})"
@@ -230,14 +256,3 @@ def _pure(cell: Cell, known: _Known) -> Step:
         return result
 
     return step
-
-
-def tell(sentence: str) -> None:
-    """Warn, once in a process.
-
-    Args:
-        sentence: what is warned of.
-    """
-    if sentence not in _told:
-        _told.add(sentence)
-        warnings.warn(sentence, stacklevel=2)

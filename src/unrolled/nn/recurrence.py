@@ -18,11 +18,13 @@ from unrolled.core.padded import Padded, check_lengths, length_mask
 from unrolled.core.state import State, map_state, named_leaves, where_state
 from unrolled.kernels import has_bfloat16_products
 from unrolled.nn.cell import Cell, Noisy
-from unrolled.nn.compiled import may_compile, run_compiled
+from unrolled.nn.compiled import may_compile, run_compiled, tell_why
 from unrolled.nn.packing import Read, unroll_packed
 from unrolled.nn.parallel import run_parallel
+from unrolled.nn.step_check import checked_output_size, checked_result
 from unrolled.nn.stream import run_step
 from unrolled.nn.unroll import Sequences, boundaries, flip, flip_resets, run_steps, run_whole
+from unrolled.nn.ways import WAYS, note_way, way_of
 
 
 class Layer(nn.Module, ABC):
@@ -114,7 +116,7 @@ class Recurrence(Layer):
         super().__init__()
         self.cell, self.reverse, self.plain, self.outputs_only = cell, reverse, plain, outputs_only
         self.input_size = getattr(cell, "input_size", None)
-        self.output_size = cell.output_size
+        self.output_size = checked_output_size(cell)
 
     def initial_state(self, batch_size: int) -> State:
         """The cell's initial state.
@@ -126,6 +128,16 @@ class Recurrence(Layer):
             A tree with batch as axis 0.
         """
         return self.cell.initial_state(batch_size)
+
+    def extra_repr(self) -> str:
+        """Which way the cell was unrolled last.
+
+        Returns:
+            Such as `by a compiled loop`.
+        """
+        way = way_of(self.cell, training=self.cell.training)
+        said = [name for name in ("reverse", "plain", "outputs_only") if getattr(self, name)]
+        return ", ".join(said if way is None else [*said, f"by {WAYS[way]}"])
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """One step of the cell, compiled where no gradient is wanted.
@@ -143,7 +155,11 @@ class Recurrence(Layer):
         if self.reverse:
             raise UserError("a layer that reads backwards needs the whole sequence and cannot be stepped")
         cell = self.cell
-        return (None if self.plain else run_step(cell, x, state)) or cell.step(x, state)
+        taken = None if self.plain else run_step(cell, x, state)
+        if taken is None:
+            taken = checked_result(cell, state, cell.step(x, state))
+            tell_why(cell)
+        return taken
 
     def forward(
         self,
@@ -183,6 +199,7 @@ class Recurrence(Layer):
             read = self._reader(data)
             packed = None if read is None else unroll_packed(read, data, lengths, reverse=self.reverse, hidden_size=self.output_size)
             if packed is not None:
+                note_way(self.cell, "whole" if read == self._read_anew else "compiled")
                 return Padded(packed, lengths), None
         if self.reverse:
             data, resets = flip(data, lengths), flip_resets(resets, lengths)
@@ -200,18 +217,22 @@ class Recurrence(Layer):
         inputs = Noisy(sequences.data, step_noise) if step_noise is not None else sequences.data
         compiled = partial(run_compiled, self.cell, inputs, sequences, state, restart, fixed)
         whole = partial(run_whole, self.cell, sequences, state, restart)
-        ways: tuple[Callable[[], tuple[Any, State] | None], ...] = ()
+        parallel = partial(run_parallel, self.cell, sequences, state, restart)
+        ways: dict[str, Callable[[], tuple[Any, State] | None]] = {}
         if not self.plain:
-            alone = fixed is None and step_noise is None
-            parallel = partial(run_parallel, self.cell, sequences, state, restart)
-            ways = (
-                (compiled,) if not alone else (whole, compiled, parallel) if self._prefers_whole(sequences) else (compiled, whole, parallel)
-            )
-        for way in ways:
+            ways = {"compiled": compiled}
+            if fixed is None and step_noise is None:
+                first = {"whole": whole} if self._prefers_whole(sequences) else {}
+                ways = {**first, **ways, "whole": whole, "parallel": parallel}
+        for name, way in ways.items():
             result = way()
             if result is not None:
+                note_way(self.cell, name)
                 return result
-        return run_steps(self.cell, inputs, sequences, state, restart, fixed)
+        result = run_steps(self.cell, inputs, sequences, state, restart, fixed)
+        note_way(self.cell, "steps")
+        tell_why(self.cell)
+        return result
 
     def _prefers_whole(self, sequences: Sequences) -> bool:
         place, runs = sequences.data.device.type, len(boundaries(sequences)) - 1
@@ -246,7 +267,10 @@ class Recurrence(Layer):
             return None
         inside = length_mask(lengths, data.shape[1]).unsqueeze(-1)
         result = self.cell.whole(torch.where(inside, data, 0), state)
-        return None if result is None else (torch.where(inside, result[0], 0), None)
+        if result is None:
+            return None
+        note_way(self.cell, "whole")
+        return torch.where(inside, result[0], 0), None
 
     def _check(self, data: Tensor, lengths: Tensor | None, resets: Tensor | None, state: State) -> tuple[int, int]:
         if data.dim() < 3 or (self.input_size is not None and data.shape[2] != self.input_size):

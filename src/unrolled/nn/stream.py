@@ -14,7 +14,8 @@ from torch.func import functional_call
 from unrolled.core.state import State, named_leaves
 from unrolled.kernels import NoCompiler, SingleStep, Step, Unsupported
 from unrolled.nn.cell import Cell
-from unrolled.nn.compiled import LEAST, TYPES, in_words, is_transformed, tell
+from unrolled.nn.compiled import LEAST, TYPES, in_words, is_transformed, leave_word
+from unrolled.nn.step_check import checked_result
 
 HOOKS = itemgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -33,8 +34,8 @@ def run_step(cell: Cell, x: Any, state: State) -> tuple[Any, State] | None:
 
     Returns:
         The output and the new state, or `None` where the cell has to take the step itself: for a small cell, silently where a gradient is
-        wanted, where torch itself traces or transforms the step or somebody looks into the cell, and with a word, once, where the compiler
-        cannot do it.
+        wanted, where torch itself traces or transforms the step or somebody looks into the cell, and where the compiler cannot do it, with a
+        word left for `tell_why`.
     """
     if is_transformed() or torch.is_autocast_enabled("cpu"):
         return None
@@ -61,8 +62,7 @@ def pure_step(cell: weakref.ref[Cell]) -> Step:
     def step(x: Any, state: State, fixed: State, parameters: Mapping[str, Tensor]) -> tuple[State, State]:
         held = cell()
         assert held is not None
-        result: tuple[State, State] = functional_call(held, dict(parameters), (x, state, fixed), tie_weights=False)
-        return result
+        return checked_result(held, state, functional_call(held, dict(parameters), (x, state, fixed), tie_weights=False))
 
     return step
 
@@ -153,9 +153,9 @@ class Stream:
         try:
             step = SingleStep(pure_step(weakref.ref(cell)), x, state, dict(zip(names, tensors, strict=True)))
         except Unsupported as reason:
-            tell(f"single steps of `{type(cell).__name__}` are not compiled: no compiled form of {in_words(reason)}")
+            leave_word(cell, f"single steps of `{type(cell).__name__}` are not compiled: no compiled form of {in_words(reason)}")
         except NoCompiler as reason:
-            tell(f"single steps of cells are not compiled: {reason}")
+            leave_word(cell, f"single steps of cells are not compiled: {reason}")
         else:
             self._steps.append(step)
             return step(x, state, tensors)

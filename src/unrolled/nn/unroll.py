@@ -12,6 +12,7 @@ from torch import Tensor
 from unrolled.core.padded import length_mask
 from unrolled.core.state import State, map_state, select_state, stack_time, where_state
 from unrolled.nn.cell import Cell
+from unrolled.nn.step_check import checked_result
 
 
 class Sequences:
@@ -48,7 +49,8 @@ def run_steps(cell: Cell, inputs: Any, sequences: Sequences, state: State, resta
         x = map_state(lambda _, steps, t=t: steps[t], inputs, columns)
         if resets is not None:
             state = where_state(resets[:, t], restart, state)
-        output, after = cell.step(x, state, *rest)
+        result = cell.step(x, state, *rest)
+        output, after = result if t else checked_result(cell, state, result)  # what one step gives, all do
         if mask is None:
             state = after
         else:

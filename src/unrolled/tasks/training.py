@@ -16,29 +16,17 @@ from unrolled.core.settings import merge, resolve
 from unrolled.report import write_report
 from unrolled.tasks.differences import refuse_other_changes
 from unrolled.tasks.run_folder import RunFolder, first_facts, free_name, no_parents_left
-from unrolled.tasks.training_log import Display, Recorder, change_of_surroundings, note_failure, stop_on_interrupt, write_weights
+from unrolled.tasks.training_log import Display, Prepared, Recorder, change_of_surroundings, note_failure, stop_on_interrupt, write_weights
 from unrolled.tasks.without_effect import Rule, without_effect
 from unrolled.train.checkpoint import read_checkpoint
 from unrolled.train.group import Group, joined
-from unrolled.train.loop import Record, Source, Trainer
+from unrolled.train.loop import Record, Trainer
 from unrolled.train.precision import Machine, prepare_machine
 
 RUNS = Path("runs")
 """Where runs go that were given no place of their own."""
 PLACE = ("kind", "step", "epoch", "tokens", "seconds", "share", "criterion")
 """What a line of metrics says besides its figures."""
-
-
-class Prepared(NamedTuple):
-    """What a training needs besides its settings."""
-
-    objective: nn.Module
-    """Turns a window of the source into a `Loss`; has the model as `model`."""
-    source: Source
-    evaluate: Callable[[Any, Group], Record | None]
-    """Scores the objective it is given on the validation part."""
-    sample: Callable[[Any, Record], Record | None]
-    """What is kept of the model at a stage of training, or `None`."""
 
 
 class Kind(NamedTuple):
@@ -170,8 +158,7 @@ def train_run(
         recorder = Recorder(
             folder,
             group,
-            evaluate=lambda module: prepared.evaluate(module, group),
-            sample=prepared.sample,
+            prepared,
             display=display,
             tensorboard=settings.train.tensorboard,
             first_step=trainer.counters.step,

@@ -6,17 +6,18 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import nn
 
 from unrolled.core.errors import ConfigurationError
 from unrolled.core.files import append_line
+from unrolled.nn.ways import ways_in_words
 from unrolled.report import write_report
 from unrolled.tasks.run_folder import RunFolder, truncate_lines
 from unrolled.train.checkpoint import weights_of, write_checkpoint
 from unrolled.train.group import Group
-from unrolled.train.loop import Observer, Record
+from unrolled.train.loop import Observer, Record, Source
 
 
 @runtime_checkable
@@ -100,6 +101,18 @@ class Silence:
         """
 
 
+class Prepared(NamedTuple):
+    """What a training needs besides its settings."""
+
+    objective: nn.Module
+    """Turns a window of the source into a `Loss`; has the model as `model`."""
+    source: Source
+    evaluate: Callable[[Any, Group], Record | None]
+    """Scores the objective it is given on the validation part."""
+    sample: Callable[[Any, Record], Record | None]
+    """What is kept of the model at a stage of training, or `None`."""
+
+
 class Recorder(Observer):
     """Writes metrics, samples and the best weights into the run folder; only the leading process writes."""
 
@@ -107,9 +120,8 @@ class Recorder(Observer):
         self,
         folder: RunFolder,
         group: Group,
+        prepared: Prepared,
         *,
-        evaluate: Callable[[nn.Module], Record | None],
-        sample: Callable[[nn.Module, Record], Record | None],
         display: Display | None = None,
         tensorboard: bool = False,
         first_step: int = 0,
@@ -120,16 +132,16 @@ class Recorder(Observer):
         Args:
             folder: where to.
             group: the processes that share the training.
-            evaluate: scores the validation part, called on every process.
-            sample: makes a sample after an evaluation, on the leading process.
+            prepared: what is trained; it is scored on every process and sampled on the leading one.
             display: shows what happens.
             tensorboard: also write TensorBoard files.
             first_step: updates before this training went on; what TensorBoard has of later ones is void.
             keep: evaluations whose weights stay besides the best ones.
         """
-        self.folder, self.group, self._evaluate, self._sample = folder, group, evaluate, sample
+        self.folder, self.group, self.prepared = folder, group, prepared
         self.display: Display = display or Silence()
         self.stop, self.keep = False, keep
+        self._advanced = False
         self.board = open_tensorboard(folder.tensorboard, first_step) if tensorboard and group.leads else None
 
     def evaluate(self, module: nn.Module) -> Record | None:
@@ -141,7 +153,7 @@ class Recorder(Observer):
         Returns:
             Figures, or `None` when there is nothing to score.
         """
-        return self._evaluate(module)
+        return self.prepared.evaluate(module, self.group)
 
     def log(self, record: Record) -> None:
         """Write a line of metrics.
@@ -169,7 +181,7 @@ class Recorder(Observer):
             self._keep(module, record)
         self.log(record)
         self.display.evaluated(record)
-        sample = self._sample(module, record)
+        sample = self.prepared.sample(module, record)
         if sample is not None:
             append_line(self.folder.samples, sample)
             self.display.sampled(sample)
@@ -183,6 +195,8 @@ class Recorder(Observer):
             record: step, seconds, tokens.
         """
         if self.group.leads:
+            if not self._advanced:
+                self._tell_ways()
             self.display.advanced(done, record)
 
     def counters(self) -> Record:
@@ -219,6 +233,13 @@ class Recorder(Observer):
         past = sorted(step for step in steps if step <= record["step"])
         for step in steps.keys() - set(past[-self.keep :]):
             steps[step].unlink()
+
+    def _tell_ways(self) -> None:
+        """After the first update it is known how the cells are unrolled."""
+        self._advanced, ways = True, ways_in_words(self.prepared.objective)
+        if ways:
+            self.folder.update_facts(cells=ways)
+            self.display.noted(ways)
 
     def _to_board(self, record: Record) -> None:
         if self.board is None:
