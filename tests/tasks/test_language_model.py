@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,31 @@ def test_an_own_cell_asks_for_trust(text: Path, tiny: dict[str, Any], tmp_path: 
     with pytest.raises(ConfigurationError, match="give `--trust`"):
         load(run.folder.path)
     assert load(run.folder.path, trust=True).evaluate() == run.evaluate()
+    assert run.folder.fact("cells") == "Leaky: one step after the other"  # too small to be compiled
+
+
+@pytest.mark.parametrize(
+    ("size", "step", "words"),
+    [
+        ("self.hidden_size = 3", "return state.h", r"of the cell `Owing` must give back a pair, .* got a tensor \[\d+, 3\]"),
+        ("self.hidden_size = 4", "return state.h[:, :3], state", r"an output \[batch, 4\], as its `hidden_size` says, got \[\d+, 3\]"),
+        ("pass", "return state.h, state", "`Owing` must say how wide it is, found no size; set `self.hidden_size`"),
+    ],
+)
+def test_what_an_own_cell_owes_is_told(
+    size: str, step: str, words: str, text: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "owing.py").write_text(
+        "import torch\nfrom unrolled.nn.cell import Cell, HiddenState\n\nclass Owing(Cell):\n"
+        f"    def __init__(self, input_size, hidden_size):\n        super().__init__(); self.input_size = input_size; {size}\n\n"
+        f"    def step(self, x, state):\n        {step}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "owing", raising=False)
+    tiny["model"]["cell"] = "owing:Owing"
+    with pytest.raises(ConfigurationError, match=words):
+        train_language_model([text], out=tmp_path / "runs" / "run", differences=tiny, trust=True)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(("method", "line"), [("__init__", 6), ("initial_state", 9), ("step", 12)])
