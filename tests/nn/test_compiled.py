@@ -17,7 +17,7 @@ from unrolled.core.padded import Padded
 from unrolled.core.state import map_state, named_leaves
 from unrolled.kernels import NoCompiler, has_bfloat16_products
 from unrolled.nn import compiled
-from unrolled.nn.cell import Cell, HiddenState
+from unrolled.nn.cell import Cell, HiddenState, Work
 from unrolled.nn.cells import CELLS, GRU, LSTM, PeepholeLSTM, RecurrentDropout, ResetAfterGRU, Zoneout
 from unrolled.nn.recurrence import Bidirectional, Recurrence
 
@@ -249,7 +249,7 @@ def test_what_is_compiled_keeps_no_cell_alive(taken: list[bool]) -> None:
 
 @pytest.mark.parametrize("wrap", [lambda cell: cell, lambda cell: RecurrentDropout(cell, 0.3)])
 def test_torch_s_kernel_is_taken_where_it_is_the_faster_one(wrap: Any, taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a rule alone: an LSTM's for up to four lengths, torch's form of the GRU never; in bfloat16 no wide one's where gradients are wanted."""
+    """By a rule alone: a narrow LSTM's for up to four lengths, torch's form of the GRU never; in bfloat16 only where the processor has its products."""
     (lstm, gru), xs = (wrap(kind(HIDDEN, HIDDEN)).eval() for kind in (LSTM, ResetAfterGRU)), torch.randn(6, 8, HIDDEN)
     few, many = torch.tensor([8, 8, 5, 3, 5, 2]), torch.tensor([8, 7, 5, 3, 4, 2])
     for cell, given, compiled_ones in ((lstm, xs, 0), (lstm, Padded(xs, few), 0), (lstm, Padded(xs, many), 1), (gru, xs, 1)):
@@ -257,12 +257,49 @@ def test_torch_s_kernel_is_taken_where_it_is_the_faster_one(wrap: Any, taken: li
         ours, plain = (Recurrence(cell, plain=plain)(given) for plain in (False, True))
         assert taken == [True] * compiled_ones
         close((ours[0].data, ours[1]), (plain[0].data, plain[1]))
-    for products, wide in ((False, 0), (True, 0), (True, 256)):
+    wide = wrap(LSTM(HIDDEN, 256)).eval()
+    for products in (False, True):
         monkeypatch.setattr("unrolled.nn.recurrence.has_bfloat16_products", lambda products=products: products)
-        monkeypatch.setattr("unrolled.nn.cells.lstm.WIDE", wide)
-        for wanted, compiled_ones in ((True, products + (products and not wide)), (False, products)):
+        for wanted, compiled_ones in ((True, 2), (False, 1)):
             taken.clear()
             with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(wanted):
-                for cell in (lstm, gru):
+                for cell in (lstm, gru, wide):
                     Recurrence(cell)(Padded(xs, few))
-            assert taken == [True] * compiled_ones
+            assert taken == [True] * products * compiled_ones
+
+
+@pytest.mark.parametrize(
+    ("units", "work", "ours"),
+    [
+        *[(units, Work(16, 1, gradients=True), units >= 192) for units in (64, 128, 191, 192, 1024)],
+        *[(128, Work(rows, 1, gradients=True), rows >= 96) for rows in (1, 95, 96, 500)],
+        (95, Work(500, 1, gradients=True), False),
+        *[(units, Work(64, 1, gradients=True, of_inputs=True), False) for units in (64, 256, 640, 1024)],
+        *[
+            (units, Work(64, 1, True, of_inputs, bfloat16=True), units >= 128)
+            for units in (64, 127, 128, 1024)
+            for of_inputs in (False, True)
+        ],
+        *[(units, Work(64, 1, bfloat16=True), False) for units in (64, 256, 640, 1024)],
+        *[(units, Work(2, 1, some, some), units >= 256) for units in (64, 191, 255, 256, 1024) for some in (False, True)],
+        *[(units, Work(3, 1, some, some), units >= 640) for units in (256, 639, 640, 1024) for some in (False, True)],
+        *[(1024, Work(rows, 1, some, some), rows <= 32) for rows in (1, 32, 33, 500) for some in (False, True)],
+        *[(64, Work(16, runs, wanted), runs > 4) for runs in (1, 4, 5) for wanted in (False, True)],
+    ],
+)
+def test_which_lstms_are_compiled(units: int, work: Work, ours: bool) -> None:
+    assert LSTM(2, units).prefers_whole(work) is not ours
+
+
+def test_an_lstm_is_told_what_is_to_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Work] = []
+    monkeypatch.setattr(LSTM, "prefers_whole", lambda cell, work: asked.append(work) or True)
+    layer, xs = Recurrence(LSTM(HIDDEN, HIDDEN)), torch.randn(6, 8, HIDDEN)
+    layer(Padded(xs, torch.tensor([8, 8, 5, 3, 5, 2])))
+    with torch.no_grad():
+        layer(xs[:2])
+    layer(xs.clone().requires_grad_())
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        layer(xs.clone().requires_grad_())
+    assert asked[:3] == [Work(6, 4, gradients=True), Work(2, 1), Work(6, 1, gradients=True, of_inputs=True)]
+    assert asked[3:] == [Work(6, 1, bfloat16=True)] * has_bfloat16_products()

@@ -19,6 +19,20 @@ class HiddenState(NamedTuple):
     h: Float[Tensor, "batch hidden"]
 
 
+class Work(NamedTuple):
+    """What is to be unrolled, as far as it decides which way is the fastest."""
+
+    rows: int
+    runs: int
+    """Runs of steps at whose ends some row ends or restarts; one, where all rows are of one length."""
+    gradients: bool = False
+    """Whether any are wanted."""
+    of_inputs: bool = False
+    """Whether those of the inputs are wanted too."""
+    bfloat16: bool = False
+    """Whether the compiled loop would multiply in bfloat16."""
+
+
 class Cell(nn.Module, ABC):
     """One step of time: give `initial_state` and `step`, and everything else in this package works with it.
 
@@ -114,12 +128,11 @@ class Cell(nn.Module, ABC):
         """
         raise NotImplementedError(f"`{type(self).__name__}` reads one sequence a row")
 
-    def prefers_whole(self, runs: int, *, brief: bool = False) -> bool:
+    def prefers_whole(self, work: Work) -> bool:
         """Whether `whole`, called for one run of steps after the other, is faster than the compiled loop over all steps.
 
         Args:
-            runs: how many there are: one, where no row ends before the others and none restarts.
-            brief: whether the compiled loop would multiply in bfloat16, and gradients are wanted.
+            work: what is to be done.
 
         Returns:
             Whether there is `whole`, unless a cell knows better.

@@ -17,7 +17,7 @@ from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded, check_lengths, length_mask
 from unrolled.core.state import State, map_state, named_leaves, where_state
 from unrolled.kernels import has_bfloat16_products
-from unrolled.nn.cell import Cell, Noisy
+from unrolled.nn.cell import Cell, Noisy, Work
 from unrolled.nn.compiled import may_compile, run_compiled, tell_why
 from unrolled.nn.packing import Read, unroll_packed
 from unrolled.nn.parallel import run_parallel
@@ -235,12 +235,12 @@ class Recurrence(Layer):
         return result
 
     def _prefers_whole(self, sequences: Sequences) -> bool:
-        place, runs = sequences.data.device.type, len(boundaries(sequences)) - 1
-        if not torch.is_autocast_enabled(place):
-            return self.cell.prefers_whole(runs)
-        if place != "cpu" or torch.get_autocast_dtype(place) != torch.bfloat16 or not has_bfloat16_products():
+        data, place = sequences.data, sequences.data.device.type
+        short = torch.is_autocast_enabled(place)
+        if short and (place != "cpu" or torch.get_autocast_dtype(place) != torch.bfloat16 or not has_bfloat16_products()):
             return True  # vendors have kernels of half precision
-        return self.cell.prefers_whole(runs, brief=torch.is_grad_enabled())
+        wanted = torch.is_grad_enabled()
+        return self.cell.prefers_whole(Work(len(data), len(boundaries(sequences)) - 1, wanted, wanted and data.requires_grad, short))
 
     def _reader(self, data: Tensor) -> Read | None:
         """What reads sequences behind one another, if anything does."""

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unrolled.core.errors import ConfigurationError, nearest
-from unrolled.nn.cell import Cell, HiddenState, RecurrentMask, seen
-from unrolled.nn.cells.vendor import MOST_RUNS, run_kernel
+from unrolled.nn.cell import Cell, HiddenState, RecurrentMask, Work, seen
+from unrolled.nn.cells.vendor import run_kernel
 from unrolled.nn.exchange import read_layer, write_layer
 from unrolled.nn.start import start_input
 
@@ -95,17 +95,16 @@ class Elman(Cell):
         outputs, after = run_kernel(ACTIVATIONS[self.activation].kernel, xs, state, weights)
         return outputs, HiddenState(*after)
 
-    def prefers_whole(self, runs: int, *, brief: bool = False) -> bool:
-        """Whether the kernel is faster than the compiled loop.
+    def prefers_whole(self, work: Work) -> bool:
+        """Whether torch's kernel is faster than the compiled loop.
 
         Args:
-            runs: how often it would be called.
-            brief: whether the loop would multiply in bfloat16, with gradients.
+            work: what is to be done.
 
         Returns:
-            What measurements say.
+            No: where it is torch's own, it is a loop over the steps.
         """
-        return runs <= MOST_RUNS[ACTIVATIONS[self.activation].kernel]
+        return False
 
     @classmethod
     def from_torch(cls, source: nn.RNNBase) -> Elman:

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unrolled.core.errors import ConfigurationError
-from unrolled.nn.cell import Cell, HiddenState, RecurrentMask, seen
-from unrolled.nn.cells.vendor import MOST_RUNS, run_kernel
+from unrolled.nn.cell import Cell, HiddenState, RecurrentMask, Work, seen
+from unrolled.nn.cells.vendor import run_kernel
 from unrolled.nn.exchange import read_layer, write_layer
 from unrolled.nn.start import start_input, start_recurrent
 
@@ -186,17 +186,16 @@ class ResetAfterGRU(Cell):
         outputs, after = run_kernel(torch.gru, xs, state, self._torch_weights())
         return outputs, HiddenState(*after)
 
-    def prefers_whole(self, runs: int, *, brief: bool = False) -> bool:
-        """Whether the kernel is faster than the compiled loop.
+    def prefers_whole(self, work: Work) -> bool:
+        """Whether torch's kernel is faster than the compiled loop.
 
         Args:
-            runs: how often it would be called.
-            brief: whether the loop would multiply in bfloat16, with gradients.
+            work: what is to be done.
 
         Returns:
-            What measurements say.
+            No: where it is torch's own, it is a loop over the steps.
         """
-        return runs <= MOST_RUNS[torch.gru]
+        return False
 
     def _torch_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         hidden_bias = nn.functional.pad(self.candidate_bias, (2 * self.hidden_size, 0))

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from unrolled.nn.cell import Cell, RecurrentMask, seen
-from unrolled.nn.cells.vendor import MOST_RUNS, WIDE, run_kernel
+from unrolled.nn.cell import Cell, RecurrentMask, Work, seen
+from unrolled.nn.cells.vendor import prefers_lstm_kernel, run_kernel
 from unrolled.nn.exchange import read_layer, write_layer
 from unrolled.nn.start import shift_bias, start_input, start_recurrent
 
@@ -119,17 +119,16 @@ class LSTM(Cell):
         seen_too = torch.cat([xs.transpose(0, 1), between.t().unsqueeze(-1).to(xs.dtype)], -1).transpose(0, 1)
         return run_kernel(torch.lstm, seen_too, self.initial_state(len(xs)), weights)[0]
 
-    def prefers_whole(self, runs: int, *, brief: bool = False) -> bool:
-        """Whether the kernel is faster than the compiled loop.
+    def prefers_whole(self, work: Work) -> bool:
+        """Whether torch's kernel is faster than the compiled loop.
 
         Args:
-            runs: how often it would be called.
-            brief: whether the loop would multiply in bfloat16, with gradients.
+            work: what is to be done.
 
         Returns:
             What measurements say.
         """
-        return runs <= MOST_RUNS[torch.lstm] and not (brief and self.hidden_size >= WIDE)
+        return prefers_lstm_kernel(self.hidden_size, work)
 
     @classmethod
     def from_torch(cls, source: nn.RNNBase) -> LSTM:

@@ -11,12 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-MOST_RUNS: dict[Callable[..., Any], int] = {torch.lstm: 4, torch.gru: 0, torch.rnn_tanh: 0, torch.rnn_relu: 0}
-"""How often a kernel is called for one batch of sequences where the compiled loop could be taken. oneDNN has an LSTM, which no loop of ours beats in
-float32 while all rows are of one length; torch's other kernels are loops themselves. Measured on a CPU; nothing is compiled elsewhere."""
+from unrolled.nn.cell import Work
 
-WIDE = 256
-"""Units from which on an LSTM trains faster in bfloat16 by the compiled loop than by oneDNN. Measured on a CPU."""
+MOST_RUNS = 4
+"""How often oneDNN's LSTM is called for one batch of sequences where the compiled loop could be taken."""
 
 
 def run_kernel(
@@ -41,6 +39,25 @@ def run_kernel(
     with _surroundings(xs.device):
         outputs, *after = kernel(xs.to(weights[0].dtype), hidden, list(weights), True, 1, 0.0, backward, False, True)
     return outputs, [part[0] for part in after]
+
+
+def prefers_lstm_kernel(units: int, work: Work) -> bool:
+    """Whether oneDNN's LSTM is faster than the compiled loop: measured on a CPU (`benchmarks/lstm_ways.py`); nothing is compiled elsewhere.
+
+    Args:
+        units: the hidden size.
+        work: what is to be done.
+
+    Returns:
+        Yes, but for one row or two, for wide ones, and for training in bfloat16 or where the inputs want no gradient (oneDNN computes it anyway).
+    """
+    if work.runs > MOST_RUNS or (units >= 256 and work.rows <= 2) or (units >= 640 and work.rows <= 32):
+        return False
+    if work.gradients and work.bfloat16:
+        return units < 128
+    if work.gradients and not work.of_inputs:
+        return units < 192 and (units < 96 or work.rows < 96)
+    return True
 
 
 @contextlib.contextmanager

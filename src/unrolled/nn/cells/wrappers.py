@@ -12,7 +12,7 @@ from torch import Tensor
 from unrolled.core.errors import ConfigurationError, nearest
 from unrolled.core.noise import Noise
 from unrolled.core.state import State, named_leaves, restore_state
-from unrolled.nn.cell import Cell, Noisy, RecurrentMask
+from unrolled.nn.cell import Cell, Noisy, RecurrentMask, Work
 from unrolled.nn.dropout import check_probability
 from unrolled.nn.linear_cell import LinearCell
 
@@ -149,17 +149,16 @@ class RecurrentDropout(Wrapper):
         """
         return self.cell.whole(xs, state)
 
-    def prefers_whole(self, runs: int, *, brief: bool = False) -> bool:
+    def prefers_whole(self, work: Work) -> bool:
         """What the cell inside says.
 
         Args:
-            runs: how often its faster way would be called.
-            brief: whether the compiled loop would multiply in bfloat16, with gradients.
+            work: what is to be done.
 
         Returns:
             Whether that is the faster one.
         """
-        return self.cell.prefers_whole(runs, brief=brief)
+        return self.cell.prefers_whole(work)
 
 
 class ZoneoutNoise(NamedTuple):
