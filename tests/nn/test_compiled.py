@@ -18,7 +18,7 @@ from unrolled.core.state import map_state, named_leaves
 from unrolled.kernels import NoCompiler, has_bfloat16_products
 from unrolled.nn import compiled
 from unrolled.nn.cell import Cell, HiddenState, Work
-from unrolled.nn.cells import CELLS, GRU, LSTM, PeepholeLSTM, RecurrentDropout, ResetAfterGRU, Zoneout
+from unrolled.nn.cells import CELLS, GRU, LSTM, Elman, PeepholeLSTM, RecurrentDropout, ResetAfterGRU, Zoneout
 from unrolled.nn.recurrence import Bidirectional, Recurrence
 
 HIDDEN = 40
@@ -289,6 +289,7 @@ def test_torch_s_kernel_is_taken_where_it_is_the_faster_one(wrap: Any, taken: li
 )
 def test_which_lstms_are_compiled(units: int, work: Work, ours: bool) -> None:
     assert LSTM(2, units).prefers_whole(work) is not ours
+    assert not any(kind(2, units).prefers_whole(work) for kind in (Elman, ResetAfterGRU))
 
 
 def test_an_lstm_is_told_what_is_to_be_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,6 +184,8 @@ def test_sequences_behind_one_another_have_a_way_too() -> None:
         layer = Recurrence(cell, outputs_only=True)
         layer(xs)
         assert way_of(cell) == way
+    layer.eval()(xs, layer.initial_state(31))  # not behind one another, but over the padding
+    assert way_of(cell, training=False) == "whole"
 
 
 def test_a_cell_that_was_refused_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

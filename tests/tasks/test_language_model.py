@@ -260,6 +260,24 @@ def test_a_text_too_short_leaves_nothing(tmp_path: Path, tiny: dict[str, Any]) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text.txt"]
 
 
+class Listen:
+    """A display that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def begun(self, facts: dict[str, Any]) -> None: ...
+
+    def advanced(self, done: float, record: dict[str, Any]) -> None: ...
+
+    def evaluated(self, record: dict[str, Any]) -> None: ...
+
+    def sampled(self, record: dict[str, Any]) -> None: ...
+
+    def noted(self, text: str) -> None:
+        self.said.append(text)
+
+
 def test_an_own_cell_asks_for_trust(text: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_cells.py").write_text(
         "import torch\nfrom unrolled.nn.cell import Cell, HiddenState\n\n"
@@ -277,11 +295,13 @@ def test_an_own_cell_asks_for_trust(text: Path, tiny: dict[str, Any], tmp_path: 
     tiny["train"]["precision"] = "bf16"
     with pytest.raises(ConfigurationError, match=r"would run .*my_cells\.py`; give `--trust`"):
         train_language_model([text], out=tmp_path / "run", differences=tiny)
-    run = train_language_model([text], out=tmp_path / "run", differences=tiny, trust=True)
+    heard = Listen()
+    run = train_language_model([text], out=tmp_path / "run", differences=tiny, trust=True, display=heard)
     with pytest.raises(ConfigurationError, match="give `--trust`"):
         load(run.folder.path)
     assert load(run.folder.path, trust=True).evaluate() == run.evaluate()
     assert run.folder.fact("cells") == "Leaky: one step after the other"  # too small to be compiled
+    assert heard.said == ["Leaky: one step after the other"]
 
 
 @pytest.mark.parametrize(
@@ -445,24 +465,10 @@ def test_tampered_numbers_are_noticed(trained: Any) -> None:
 
 
 def test_going_on_elsewhere_is_said(trained: Any) -> None:
-    said: list[str] = []
-
-    class Listen:
-        def begun(self, facts: dict[str, Any]) -> None: ...
-
-        def advanced(self, done: float, record: dict[str, Any]) -> None: ...
-
-        def evaluated(self, record: dict[str, Any]) -> None: ...
-
-        def sampled(self, record: dict[str, Any]) -> None: ...
-
-        def noted(self, text: str) -> None:
-            said.append(text)
-
     facts = trained.folder.facts()
     trained.folder.update_facts(machine={**facts["machine"], "processor": "another", "processes": 3})
-    resume_language_model(trained.folder.path, changes={"train": {"steps": 14}}, display=Listen())
-    assert len(said) == 1 and "processes 1 (was 3)" in said[0] and "(was another)" in said[0]
+    resume_language_model(trained.folder.path, changes={"train": {"steps": 14}}, display=(heard := Listen()))
+    assert len(heard.said) == 1 and "processes 1 (was 3)" in heard.said[0] and "(was another)" in heard.said[0]
     assert trained.folder.fact("machine")["processes"] == 1
 
 
