@@ -17,9 +17,10 @@ from unrolled.core.padded import Padded
 from unrolled.core.state import map_state, named_leaves
 from unrolled.kernels import NoCompiler, has_bfloat16_products
 from unrolled.nn import compiled
-from unrolled.nn.cell import Cell, HiddenState, Work
+from unrolled.nn.cell import Cell, HiddenState, Workload
 from unrolled.nn.cells import CELLS, GRU, LSTM, Elman, PeepholeLSTM, RecurrentDropout, ResetAfterGRU, Zoneout
 from unrolled.nn.recurrence import Bidirectional, Recurrence
+from unrolled.nn.unroll import Sequences
 
 HIDDEN = 40
 """Enough parameters to be compiled."""
@@ -206,12 +207,13 @@ def test_an_unknown_operation_is_said_once(taken: list[bool], monkeypatch: pytes
     assert taken == [False, False]
 
 
-def test_without_a_compiler(taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(*arguments: Any) -> Any:
-        raise NoCompiler("no C++ compiler was found")
+def no_compiler(*arguments: Any) -> Any:
+    raise NoCompiler("no C++ compiler was found")
 
+
+def test_without_a_compiler(taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "_told", set())
-    monkeypatch.setattr(compiled, "make_loop", nothing)
+    monkeypatch.setattr(compiled, "make_loop", no_compiler)
     with pytest.warns(UserWarning, match="no C\\+\\+ compiler"):
         Recurrence(GRU(HIDDEN, HIDDEN))(torch.randn(2, 3, HIDDEN))
     assert taken == [False]
@@ -271,29 +273,89 @@ def test_torch_s_kernel_is_taken_where_it_is_the_faster_one(wrap: Any, taken: li
 @pytest.mark.parametrize(
     ("units", "work", "ours"),
     [
-        *[(units, Work(16, 1, gradients=True), units >= 192) for units in (64, 128, 191, 192, 1024)],
-        *[(128, Work(rows, 1, gradients=True), rows >= 96) for rows in (1, 95, 96, 500)],
-        (95, Work(500, 1, gradients=True), False),
-        *[(units, Work(64, 1, gradients=True, of_inputs=True), False) for units in (64, 256, 640, 1024)],
+        *[(units, Workload(16, 1, gradients=True), units >= 192) for units in (64, 128, 191, 192, 1024)],
+        *[(128, Workload(rows, 1, gradients=True), rows >= 96) for rows in (1, 95, 96, 500)],
+        (95, Workload(500, 1, gradients=True), False),
+        *[(units, Workload(64, 1, gradients=True, of_inputs=True), False) for units in (64, 256, 640, 1024)],
         *[
-            (units, Work(64, 1, True, of_inputs, bfloat16=True), units >= 128)
+            (units, Workload(64, 1, True, of_inputs, bfloat16=True), units >= 128)
             for units in (64, 127, 128, 1024)
             for of_inputs in (False, True)
         ],
-        *[(units, Work(64, 1, bfloat16=True), False) for units in (64, 256, 640, 1024)],
-        *[(units, Work(2, 1, some, some), units >= 256) for units in (64, 191, 255, 256, 1024) for some in (False, True)],
-        *[(units, Work(3, 1, some, some), units >= 640) for units in (256, 639, 640, 1024) for some in (False, True)],
-        *[(1024, Work(rows, 1, some, some), rows <= 32) for rows in (1, 32, 33, 500) for some in (False, True)],
-        *[(64, Work(16, runs, wanted), runs > 4) for runs in (1, 4, 5) for wanted in (False, True)],
+        *[(units, Workload(64, 1, bfloat16=True), False) for units in (64, 256, 640, 1024)],
+        *[(units, Workload(2, 1, some, some), units >= 256) for units in (64, 191, 255, 256, 1024) for some in (False, True)],
+        *[(units, Workload(3, 1, some, some), units >= 640) for units in (256, 639, 640, 1024) for some in (False, True)],
+        *[(1024, Workload(rows, 1, some, some), rows <= 32) for rows in (1, 32, 33, 500) for some in (False, True)],
+        *[(64, Workload(16, runs, wanted), runs > 4) for runs in (1, 4, 5) for wanted in (False, True)],
     ],
 )
-def test_which_lstms_are_compiled(units: int, work: Work, ours: bool) -> None:
+def test_which_lstms_are_compiled(units: int, work: Workload, ours: bool) -> None:
     assert LSTM(2, units).prefers_whole(work) is not ours
     assert not any(kind(2, units).prefers_whole(work) for kind in (Elman, ResetAfterGRU))
 
 
+@pytest.mark.parametrize("without", ["compiler", "secrecy", "device"])
+def test_where_nothing_is_compiled_padding_costs_one_call(without: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without a compiler, where somebody looks into the cell, and on a GPU."""
+    cell, calls, whole = LSTM(HIDDEN, 256), [], LSTM.whole
+    xs = Padded(torch.randn(5, 8, HIDDEN), torch.tensor([8, 7, 5, 4, 2]))
+    assert not cell.prefers_whole(Workload(5, 5, gradients=True)), "else nothing is asked here"
+    if without == "compiler":
+        monkeypatch.setattr(compiled, "make_loop", no_compiler)
+        monkeypatch.setattr(compiled, "_told", set())
+        with pytest.warns(UserWarning, match="no C\\+\\+ compiler"):
+            Recurrence(cell)(xs)
+    elif without == "secrecy":
+        cell.register_forward_hook(lambda *given: None)
+    else:
+        monkeypatch.setattr(Tensor, "is_cpu", False)
+    monkeypatch.setattr(LSTM, "whole", lambda *given: calls.append(given) or whole(*given))
+    layer = Recurrence(cell, outputs_only=True)
+    outputs, _ = layer(xs)
+    close(outputs.data, Recurrence(cell, plain=True)(xs)[0].data)
+    assert len(calls) == 1
+
+
+def test_what_a_workload_is() -> None:
+    xs = torch.randn(3, 4, HIDDEN)
+
+    def of(cell: Cell, data: Tensor = xs, lengths: Tensor | None = None) -> Workload | None:
+        return compiled.workload_of(cell, data, Sequences(data, lengths, None))
+
+    cell = LSTM(HIDDEN, HIDDEN)
+    assert of(cell) == Workload(3, 1, gradients=True)
+    assert of(cell, lengths=torch.tensor([4, 2, 1])) == Workload(3, 3, gradients=True)
+    wanted = xs.clone().requires_grad_()
+    assert of(cell, wanted) == Workload(3, 1, gradients=True, of_inputs=True)
+    frozen = LSTM(HIDDEN, HIDDEN).requires_grad_(False)
+    assert of(frozen) == Workload(3, 1)
+    assert of(frozen, wanted) == Workload(3, 1, gradients=True, of_inputs=True)
+    with torch.no_grad():
+        assert of(cell, wanted) == Workload(3, 1)
+    brief = has_bfloat16_products()
+    assert of(LSTM(HIDDEN, HIDDEN).bfloat16(), xs.bfloat16()) == Workload(3, 1, gradients=True, bfloat16=brief)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert of(cell) == Workload(3, 1, gradients=True, bfloat16=brief)
+        assert of(LSTM(HIDDEN, HIDDEN).double(), xs.double()) == Workload(3, 1, gradients=True)
+    assert of(LSTM(2, 2), torch.randn(3, 4, 2)) is None
+
+
+def test_rows_are_counted_behind_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Workload] = []
+    monkeypatch.setattr(LSTM, "prefers_whole", lambda cell, work: asked.append(work) or True)
+    Recurrence(LSTM(HIDDEN, HIDDEN), outputs_only=True)(Padded(torch.randn(60, 40, HIDDEN), torch.tensor([40] * 4 + [4] * 56)))
+    assert len(asked) == 1 and asked[0].rows < 30
+
+
+def test_that_there_is_no_compiler_is_said_of_torch_s_kernels_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_told", set())
+    monkeypatch.setattr(compiled, "make_loop", no_compiler)
+    with pytest.warns(UserWarning, match="no C\\+\\+ compiler"):
+        Recurrence(ResetAfterGRU(HIDDEN, HIDDEN))(torch.randn(2, 3, HIDDEN))
+
+
 def test_an_lstm_is_told_what_is_to_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Work] = []
+    asked: list[Workload] = []
     monkeypatch.setattr(LSTM, "prefers_whole", lambda cell, work: asked.append(work) or True)
     layer, xs = Recurrence(LSTM(HIDDEN, HIDDEN)), torch.randn(6, 8, HIDDEN)
     layer(Padded(xs, torch.tensor([8, 8, 5, 3, 5, 2])))
@@ -302,5 +364,5 @@ def test_an_lstm_is_told_what_is_to_be_done(monkeypatch: pytest.MonkeyPatch) -> 
     layer(xs.clone().requires_grad_())
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         layer(xs.clone().requires_grad_())
-    assert asked[:3] == [Work(6, 4, gradients=True), Work(2, 1), Work(6, 1, gradients=True, of_inputs=True)]
-    assert asked[3:] == [Work(6, 1, bfloat16=True)] * has_bfloat16_products()
+    assert asked[:3] == [Workload(6, 4, gradients=True), Workload(2, 1), Workload(6, 1, gradients=True, of_inputs=True)]
+    assert asked[3:] == [Workload(6, 1, bfloat16=True)] * has_bfloat16_products()

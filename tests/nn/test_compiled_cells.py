@@ -23,7 +23,7 @@ from unrolled.kernels import NoCompiler, Unsupported
 from unrolled.kernels.loop_torch import TorchLoop
 from unrolled.nn import compiled
 from unrolled.nn.cell import Cell, HiddenState
-from unrolled.nn.cells import GRU
+from unrolled.nn.cells import GRU, LSTM
 from unrolled.nn.recurrence import Recurrence
 
 HIDDEN = 64
@@ -407,6 +407,14 @@ def test_exported_it_is_the_plain_loop() -> None:
     layer, xs, others = Recurrence(GRU(HIDDEN, HIDDEN)), torch.randn(2, 3, HIDDEN), torch.randn(2, 3, HIDDEN)
     exported = torch.export.export(layer, (xs,)).module()
     torch.testing.assert_close(exported(others)[0], layer(others)[0])
+
+
+def test_exported_it_asks_for_no_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A choice by their number would be a bound of the exported program."""
+    monkeypatch.setattr(LSTM, "prefers_whole", lambda *given: pytest.fail("asked"))
+    layer, xs, others = Recurrence(LSTM(HIDDEN, HIDDEN)).eval(), torch.randn(2, 3, HIDDEN), torch.randn(2, 3, HIDDEN)
+    exported = torch.export.export(layer, (xs,)).module()
+    torch.testing.assert_close(exported(others)[0], Recurrence(layer.cell, plain=True)(others)[0])
 
 
 def test_traced_by_torch_it_is_the_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:

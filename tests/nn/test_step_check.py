@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unrolled.core.errors import ConfigurationError
+from unrolled.core.errors import ConfigurationError, UserError
 from unrolled.core.padded import Padded
 from unrolled.nn import compiled
 from unrolled.nn.cell import Cell, HiddenState
-from unrolled.nn.cells import GRU, LSTM, LSTMState
+from unrolled.nn.cells import GRU, LSTM, LSTMState, RecurrentDropout, Zoneout
 from unrolled.nn.recurrence import Recurrence, Stacked
 from unrolled.nn.step_check import checked_output_size
+from unrolled.nn.stream import take_step
+from unrolled.nn.unroll import Sequences
 from unrolled.nn.ways import way_of, ways_in_words
 
 SMALL, LARGE = 8, 64
@@ -132,6 +134,28 @@ def test_what_fails_by_itself_is_not_said_to_be_slow() -> None:
             layer.step(torch.randn(3, LARGE), layer.initial_state(3))
 
 
+def test_a_state_of_other_parts_is_no_fault_of_the_cell() -> None:
+    given = LSTMState(torch.zeros(3, SMALL), torch.zeros(3, SMALL))
+    with pytest.raises(UserError, match="`state` must have the parts that `initial_state` of `Owing` gives, `h`, got `c`, `h`"):
+        Recurrence(Owing(SMALL))(torch.randn(3, 5, SMALL), given)
+
+
+@pytest.mark.parametrize("wrap", [lambda cell: Zoneout(cell, {"h": 0.1}), lambda cell: RecurrentDropout(cell, 0.1)])
+@pytest.mark.parametrize("cell", [OutputAlone, Twice])
+def test_of_a_cell_within_another_the_inner_one_is_named(cell: type[Owing], wrap: Any) -> None:
+    class Owes(cell):  # type: ignore[misc, valid-type]
+        def step(self, x: Any, state: Any, fixed: Any = None) -> Any:
+            return super().step(x, state)
+
+    with pytest.raises(ConfigurationError, match="of the cell `Owes` must give back"):
+        Recurrence(wrap(Owes(SMALL)))(torch.randn(3, 5, SMALL))
+
+
+def test_a_cell_within_a_decoder_is_checked_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.no_grad(), pytest.raises(ConfigurationError, match="of the cell `Twice` must give back an output"):
+        take_step(Twice(SMALL), torch.randn(3, SMALL), HiddenState(torch.zeros(3, SMALL)))
+
+
 def test_a_cell_without_a_size() -> None:
     class Sizeless(Owing):
         def __init__(self) -> None:
@@ -195,8 +219,9 @@ def test_a_cell_that_was_refused_is_not_tried_again(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(compiled, "_told", set())
     cell = Sorting(LARGE)
-    assert compiled.may_compile(cell)
+    xs = torch.randn(2, 3, LARGE)
+    assert compiled.workload_of(cell, xs, Sequences(xs, None, None)) is not None
     with pytest.warns(UserWarning, match="`Sorting` is unrolled step by step"):
-        Recurrence(cell)(torch.randn(2, 3, LARGE))
-    assert not compiled.may_compile(cell)
+        Recurrence(cell)(xs)
+    assert compiled.workload_of(cell, xs, Sequences(xs, None, None)) is None
     assert way_of(cell) == "steps"

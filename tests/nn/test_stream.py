@@ -71,7 +71,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         ways.append(result is not None)
         return result
 
-    monkeypatch.setattr("unrolled.nn.recurrence.run_step", watched)
+    monkeypatch.setattr(stream, "run_step", watched)
     return ways
 
 

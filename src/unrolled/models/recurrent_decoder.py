@@ -19,7 +19,8 @@ from unrolled.nn.attention import ATTENTIONS, Attended, Attention, Memory
 from unrolled.nn.cell import Cell
 from unrolled.nn.recurrence import Recurrence
 from unrolled.nn.sharing import Sharing, select_shared
-from unrolled.nn.stream import run_step
+from unrolled.nn.step_check import checked_once
+from unrolled.nn.stream import take_step
 
 
 class Decoded(NamedTuple):
@@ -176,8 +177,10 @@ class DecoderCell(Cell):
     def _layer(self, name: str, below: Tensor, state: State, fixed: DecoderFixed) -> tuple[Tensor, State]:
         drawn = None if fixed.layers is None else fixed.layers[name]
         cell = self._cell(name)
-        taken = None if self.training or drawn is not None else run_step(cell, below, state)
-        above, after = taken or cell(below, state, drawn)
+        if self.training or drawn is not None:
+            above, after = checked_once(cell, state, cell(below, state, drawn))
+        else:
+            above, after = take_step(cell, below, state)
         if fixed.masks and name in fixed.masks:
             above = above * fixed.masks[name]
         return above, after

@@ -13,7 +13,7 @@ from unrolled.nn.attention import (
     MultiHeadAttention,
     ScaledDotAttention,
 )
-from unrolled.nn.cell import Cell, HiddenState, Noisy, RecurrentMask, Work, seen
+from unrolled.nn.cell import Cell, HiddenState, Noisy, RecurrentMask, Workload, seen
 from unrolled.nn.cells import (
     CELLS,
     GRU,
@@ -97,7 +97,7 @@ __all__ = [
     "TransformerState",
     "WeightDrop",
     "WordEmbedding",
-    "Work",
+    "Workload",
     "Zoneout",
     "pad",
     "seen",

@@ -19,7 +19,7 @@ class HiddenState(NamedTuple):
     h: Float[Tensor, "batch hidden"]
 
 
-class Work(NamedTuple):
+class Workload(NamedTuple):
     """What is to be unrolled, as far as it decides which way is the fastest."""
 
     rows: int
@@ -128,7 +128,7 @@ class Cell(nn.Module, ABC):
         """
         raise NotImplementedError(f"`{type(self).__name__}` reads one sequence a row")
 
-    def prefers_whole(self, work: Work) -> bool:
+    def prefers_whole(self, work: Workload) -> bool:
         """Whether `whole`, called for one run of steps after the other, is faster than the compiled loop over all steps.
 
         Args:
@@ -151,7 +151,7 @@ class Cell(nn.Module, ABC):
         like = next(self.parameters(), None)
         return torch.zeros(shape) if like is None else like.new_zeros(shape)
 
-    def forward(self, x: Any, state: State, fixed: State = None) -> tuple[Any, State]:
+    def forward(self, x: Any, state: State, fixed: State = None) -> Any:
         """Calling a cell takes one step.
 
         Args:

@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from unrolled.core.state import State, map_state, named_leaves
 from unrolled.kernels import CompiledStep, NoCompiler, Step, Unrolling, Unsupported, has_bfloat16_products, make_loop, multiply
-from unrolled.nn.cell import Cell
+from unrolled.nn.cell import Cell, Workload
 from unrolled.nn.frozen import Parts, Settings, changed, settings, without_weights
 from unrolled.nn.step_check import checked_result
-from unrolled.nn.unroll import Sequences
+from unrolled.nn.unroll import Sequences, boundaries
 
 LEAST = 64 * 64
 """Parameters below which a cell is not compiled: a small one gains less than a second of compiling costs."""
@@ -92,35 +92,45 @@ def run_compiled(cell: Cell, inputs: Any, sequences: Sequences, state: State, re
     except Unsupported as reason:
         _refuse(cell, f"`{type(cell).__name__}` is unrolled step by step, which is slow: no compiled form of {in_words(reason)}")
     except NoCompiler as reason:
-        _refuse(cell, f"cells are not compiled, and slower than they could be: {reason}")
+        _refuse(cell, None)
+        tell(f"cells are not compiled, and slower than they could be: {reason}")
     return None
 
 
-def may_compile(cell: Cell) -> bool:
-    """Whether `run_compiled` may be expected to do it; nothing is traced to find out.
+def workload_of(cell: Cell, data: Tensor, sequences: Sequences) -> Workload | None:
+    """What is to be unrolled, if `run_compiled` may be expected to do it; nothing is traced to find out.
 
     Args:
         cell: takes the steps.
+        data: the inputs, `[batch, time, …]`.
+        sequences: where rows end and restart.
 
     Returns:
-        False for a small cell, while somebody looks into it, and where the compiler could not do it before.
+        Nothing for a small cell, where torch traces or transforms it, while somebody looks into it, where the compiler could not do it before, and
+        elsewhere than on a CPU.
     """
-    parts = [*cell.named_modules()]
-    known = _known.get(cell)
-    return not (known and known.refused) and _may_compile(parts, _tensors(parts))
+    parts, known = [*cell.named_modules()], _known.get(cell)
+    parameters = _tensors(parts)
+    if (known and known.refused) or not data.is_cpu or not _may_compile(parts, parameters):
+        return None
+    own = _own_type(parameters)
+    brief = own == torch.bfloat16 or (own == torch.float32 and torch.is_autocast_enabled("cpu"))
+    gradients = torch.is_grad_enabled() and (data.requires_grad or any(tensor.requires_grad for tensor in parameters.values()))
+    runs = len(boundaries(sequences)) - 1
+    return Workload(len(data), runs, gradients, gradients and data.requires_grad, brief and has_bfloat16_products())
 
 
-def _refuse(cell: Cell, why: str) -> None:
+def _refuse(cell: Cell, why: str | None) -> None:
     leave_word(cell, why)
     _known[cell].refused = True
 
 
-def leave_word(cell: Cell, why: str) -> None:
+def leave_word(cell: Cell, why: str | None) -> None:
     """Keep for `tell_why` why a cell is not compiled.
 
     Args:
         cell: takes its steps itself.
-        why: a sentence.
+        why: a sentence, or nothing where it has been told.
     """
     with _lock:
         _known.setdefault(cell, _Known()).untold = why
@@ -132,12 +142,21 @@ def tell_why(cell: Cell) -> None:
     Args:
         cell: any.
     """
-    known = _known.get(cell)
+    known = None if torch.compiler.is_compiling() else _known.get(cell)
     if known is not None and known.untold is not None:
         why, known.untold = known.untold, None
-        if why not in _told:
-            _told.add(why)
-            warnings.warn(why, stacklevel=2)
+        tell(why)
+
+
+def tell(sentence: str) -> None:
+    """Warn, once in a process.
+
+    Args:
+        sentence: what is warned of.
+    """
+    if sentence not in _told:
+        _told.add(sentence)
+        warnings.warn(sentence, stacklevel=2)
 
 
 def _tensors(parts: Parts) -> dict[str, Tensor]:

@@ -17,13 +17,13 @@ from unrolled.core.noise import Noise
 from unrolled.core.padded import Padded, check_lengths, length_mask
 from unrolled.core.state import State, map_state, named_leaves, where_state
 from unrolled.kernels import has_bfloat16_products
-from unrolled.nn.cell import Cell, Noisy, Work
-from unrolled.nn.compiled import may_compile, run_compiled, tell_why
-from unrolled.nn.packing import Read, unroll_packed
+from unrolled.nn.cell import Cell, Noisy
+from unrolled.nn.compiled import run_compiled, tell_why, workload_of
+from unrolled.nn.packing import unroll_packed
 from unrolled.nn.parallel import run_parallel
-from unrolled.nn.step_check import checked_output_size, checked_result
-from unrolled.nn.stream import run_step
-from unrolled.nn.unroll import Sequences, boundaries, flip, flip_resets, run_steps, run_whole
+from unrolled.nn.step_check import checked_once, checked_output_size
+from unrolled.nn.stream import take_step
+from unrolled.nn.unroll import Sequences, flip, flip_resets, run_steps, run_whole
 from unrolled.nn.ways import WAYS, note_way, way_of
 
 
@@ -107,7 +107,7 @@ class Recurrence(Layer):
         """Unroll `cell`.
 
         Args:
-            cell: anything with `initial_state` and `step`.
+            cell: has `initial_state` and `step`.
             reverse: read each sequence from its end; outputs stay at the place of their input.
             plain: always take the plain loop, even where the cell offers a faster way.
             outputs_only: give no final state for unequal lengths: the faster way then runs once over all steps, with short sequences
@@ -154,12 +154,9 @@ class Recurrence(Layer):
         """
         if self.reverse:
             raise UserError("a layer that reads backwards needs the whole sequence and cannot be stepped")
-        cell = self.cell
-        taken = None if self.plain else run_step(cell, x, state)
-        if taken is None:
-            taken = checked_result(cell, state, cell.step(x, state))
-            tell_why(cell)
-        return taken
+        if self.plain:
+            return checked_once(self.cell, state, self.cell.step(x, state))
+        return take_step(self.cell, x, state)
 
     def forward(
         self,
@@ -196,10 +193,10 @@ class Recurrence(Layer):
             step_noise = self.cell.step_noise(batch, time, noise)
         free = self.outputs_only and not self.plain and resets is None and step_noise is None and fixed is None
         if free and lengths is not None and begins:
-            read = self._reader(data)
-            packed = None if read is None else unroll_packed(read, data, lengths, reverse=self.reverse, hidden_size=self.output_size)
+            packed = None
+            if self.cell.begins_anew or not self._prefers_whole(Sequences(data, None, None)):
+                packed = unroll_packed(self._read, data, lengths, reverse=self.reverse, hidden_size=self.output_size)
             if packed is not None:
-                note_way(self.cell, "whole" if read == self._read_anew else "compiled")
                 return Padded(packed, lengths), None
         if self.reverse:
             data, resets = flip(data, lengths), flip_resets(resets, lengths)
@@ -222,7 +219,7 @@ class Recurrence(Layer):
         if not self.plain:
             ways = {"compiled": compiled}
             if fixed is None and step_noise is None:
-                first = {"whole": whole} if self._prefers_whole(sequences) else {}
+                first = {"whole": whole} if type(self.cell).whole is not Cell.whole and self._prefers_whole(sequences) else {}
                 ways = {**first, **ways, "whole": whole, "parallel": parallel}
         for name, way in ways.items():
             result = way()
@@ -236,19 +233,21 @@ class Recurrence(Layer):
 
     def _prefers_whole(self, sequences: Sequences) -> bool:
         data, place = sequences.data, sequences.data.device.type
-        short = torch.is_autocast_enabled(place)
-        if short and (place != "cpu" or torch.get_autocast_dtype(place) != torch.bfloat16 or not has_bfloat16_products()):
+        if torch.is_autocast_enabled(place) and (
+            place != "cpu" or torch.get_autocast_dtype(place) != torch.bfloat16 or not has_bfloat16_products()
+        ):
             return True  # vendors have kernels of half precision
-        wanted = torch.is_grad_enabled()
-        return self.cell.prefers_whole(Work(len(data), len(boundaries(sequences)) - 1, wanted, wanted and data.requires_grad, short))
+        work = workload_of(self.cell, data, sequences)
+        return work is None or self.cell.prefers_whole(work)
 
-    def _reader(self, data: Tensor) -> Read | None:
-        """What reads sequences behind one another, if anything does."""
-        if self._prefers_whole(Sequences(data, None, None)):
-            return self._read_anew if self.cell.begins_anew else None
-        return self._read_compiled if may_compile(self.cell) else None
+    def _read(self, data: Tensor, between: Tensor) -> State:
+        """Read sequences behind one another."""
+        if self.cell.begins_anew and self._prefers_whole(Sequences(data, None, None)):
+            return self._read_anew(data, between)
+        return self._read_compiled(data, between)
 
     def _read_anew(self, data: Tensor, between: Tensor) -> Tensor | None:
+        note_way(self.cell, "whole")
         outputs = self.cell.whole_anew(data, between)
         # A state is forgotten by a gate that is shut, which stops no NaN: neighbours must not get one.
         return outputs if math.isfinite(float(outputs.detach().sum())) else None
@@ -259,7 +258,10 @@ class Recurrence(Layer):
             return None  # whose is whose is not known here
         # Behind each place where no sequence lies the state begins anew.
         result = run_compiled(self.cell, data, Sequences(data, None, between.roll(1, 1)), state, state, None)
-        return None if result is None else result[0]
+        if result is None:
+            return None
+        note_way(self.cell, "compiled")
+        return result[0]
 
     def _unroll_padding(self, data: Tensor, lengths: Tensor, state: State) -> tuple[Any, State] | None:
         """Over the padding as well: it lies behind each row, so that no output before it knows."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from unrolled.core.errors import ConfigurationError
+from unrolled.core.errors import ConfigurationError, UserError
 from unrolled.core.state import State, named_leaves
 from unrolled.nn.cell import Cell
+
+_checked: weakref.WeakSet[Cell] = weakref.WeakSet()
+"""Cells whose step has been seen to be right."""
 
 
 def checked_output_size(cell: Any) -> int:
@@ -23,15 +28,33 @@ def checked_output_size(cell: Any) -> int:
     Raises:
         ConfigurationError: it is no cell, or has no size.
     """
-    if not isinstance(cell, Cell):
+    if not (hasattr(cell, "step") and hasattr(cell, "initial_state")):
         raise ConfigurationError(f"`cell` must be derived from `unrolled.nn.Cell`, got {type(cell).__name__}")
     try:
         size: int = cell.output_size
-    except AttributeError:
+    except AttributeError as error:
         raise ConfigurationError(
             f"the cell `{type(cell).__name__}` must say how wide it is, found no size; set `self.hidden_size` in `__init__`"
-        ) from None
+        ) from error
     return size
+
+
+def checked_once(cell: Cell, state: State, result: Any) -> tuple[Any, State]:
+    """As `checked_result`, for the first step of a cell alone: what one step gives, all do.
+
+    Args:
+        cell: took the step.
+        state: before the step.
+        result: of `step`.
+
+    Returns:
+        Output and new state.
+    """
+    if not torch.compiler.is_compiling() and cell not in _checked:
+        checked_result(cell, state, result)
+        _checked.add(cell)
+    output, after = result
+    return output, after
 
 
 def checked_result(cell: Cell, state: State, result: Any) -> tuple[Any, State]:
@@ -47,6 +70,7 @@ def checked_result(cell: Cell, state: State, result: Any) -> tuple[Any, State]:
 
     Raises:
         ConfigurationError: no such pair, an output of another shape than `[batch, output_size]`, or a state of other parts.
+        UserError: the state before the step was of other parts.
     """
     of = f"`step` of the cell `{type(cell).__name__}` must give back"
     if not isinstance(result, tuple | list) or len(result) != 2:
@@ -57,11 +81,15 @@ def checked_result(cell: Cell, state: State, result: Any) -> tuple[Any, State]:
         raise ConfigurationError(
             f"{of} an output [batch, {cell.output_size}], as its `{size}` says, got {list(output.shape)}; say another width as `output_size`"
         )
-    before, now = sorted(name for name, _ in named_leaves(state)), _names(after)
-    if before != now:
-        raise ConfigurationError(
-            f"{of} a state of the same parts as `initial_state` does, {_listed(before)}, got {_described(after) if now is None else _listed(now)}"
-        )
+    if _names(after) != _names(state):
+        first, found = cell.initial_state(1), _names(after)
+        if _names(first) != _names(state):
+            raise UserError(
+                f"`state` must have the parts that `initial_state` of `{type(cell).__name__}` gives, {_listed(_names(first))}, "
+                f"got {_listed(_names(state))}"
+            )
+        parts = _described(after) if found is None else _listed(found)
+        raise ConfigurationError(f"{of} a state of the same parts as `initial_state` does, {_listed(_names(state))}, got {parts}")
     return output, after
 
 
@@ -73,8 +101,8 @@ def _names(state: State) -> list[str] | None:
         return None
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(f"`{name}`" if name else "one tensor" for name in names) or "nothing"
+def _listed(names: list[str] | None) -> str:
+    return ", ".join(f"`{name}`" if name else "one tensor" for name in names or []) or "nothing"
 
 
 def _described(result: Any) -> str:

@@ -14,12 +14,30 @@ from torch.func import functional_call
 from unrolled.core.state import State, named_leaves
 from unrolled.kernels import NoCompiler, SingleStep, Step, Unsupported
 from unrolled.nn.cell import Cell
-from unrolled.nn.compiled import LEAST, TYPES, in_words, is_transformed, leave_word
-from unrolled.nn.step_check import checked_result
+from unrolled.nn.compiled import LEAST, TYPES, in_words, is_transformed, leave_word, tell, tell_why
+from unrolled.nn.step_check import checked_once, checked_result
 
 HOOKS = itemgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 _streams: weakref.WeakKeyDictionary[Cell, Stream] = weakref.WeakKeyDictionary()
+
+
+def take_step(cell: Cell, x: Any, state: State) -> tuple[Any, State]:
+    """`cell.step(x, state)`, by a compiled kernel where there is one; else the step is checked, and told why it is slow.
+
+    Args:
+        cell: takes the step.
+        x: a tree of `[batch, …]`.
+        state: the state after the step before.
+
+    Returns:
+        The output and the new state.
+    """
+    taken = run_step(cell, x, state)
+    if taken is None:
+        taken = checked_once(cell, state, cell.step(x, state))
+        tell_why(cell)
+    return taken
 
 
 def run_step(cell: Cell, x: Any, state: State) -> tuple[Any, State] | None:
@@ -155,7 +173,7 @@ class Stream:
         except Unsupported as reason:
             leave_word(cell, f"single steps of `{type(cell).__name__}` are not compiled: no compiled form of {in_words(reason)}")
         except NoCompiler as reason:
-            leave_word(cell, f"single steps of cells are not compiled: {reason}")
+            tell(f"single steps of cells are not compiled: {reason}")
         else:
             self._steps.append(step)
             return step(x, state, tensors)

@@ -53,6 +53,12 @@ def ways_in_words(module: nn.Module) -> str:
     Returns:
         Such as `GRU: a compiled loop`; nothing where all have a form of their own, or there is no cell.
     """
-    found = {(type(cell).__name__, way_of(cell)): None for cell in module.modules() if isinstance(cell, Cell)}
-    told = [f"{name}: {WAYS[way]}" for name, way in found if way is not None]
-    return "; ".join(told) if any(way not in (None, "whole") for _, way in found) else ""
+    taken = {cell: way_of(cell) for cell in module.modules() if isinstance(cell, Cell)}
+    found = dict.fromkeys((name, way) for cell, way in taken.items() if way is not None for name in _kinds(cell))
+    return "; ".join(f"{name}: {WAYS[way]}" for name, way in found) if any(way != "whole" for _, way in found) else ""
+
+
+def _kinds(cell: Cell) -> list[str]:
+    """Of the cells within one that is made of others, as a decoder's is; else its own."""
+    within = [part for part in cell.modules() if isinstance(part, Cell)]
+    return [type(part).__name__ for part in within if sum(isinstance(inner, Cell) for inner in part.modules()) == 1]

@@ -237,8 +237,9 @@ class Recorder(Observer):
     def _tell_ways(self) -> None:
         """After the first update it is known how the cells are unrolled."""
         self._advanced, ways = True, ways_in_words(self.prepared.objective)
+        if ways != self.folder.facts().get("cells", ""):
+            self.folder.update_facts(cells=ways)  # a run may go on where it is another way
         if ways:
-            self.folder.update_facts(cells=ways)
             self.display.noted(ways)
 
     def _to_board(self, record: Record) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unrolled.core.errors import ConfigurationError, nearest
-from unrolled.nn.cell import Cell, HiddenState, RecurrentMask, Work, seen
+from unrolled.nn.cell import Cell, HiddenState, RecurrentMask, Workload, seen
 from unrolled.nn.cells.vendor import run_kernel
 from unrolled.nn.exchange import read_layer, write_layer
 from unrolled.nn.start import start_input
@@ -95,7 +95,7 @@ class Elman(Cell):
         outputs, after = run_kernel(ACTIVATIONS[self.activation].kernel, xs, state, weights)
         return outputs, HiddenState(*after)
 
-    def prefers_whole(self, work: Work) -> bool:
+    def prefers_whole(self, work: Workload) -> bool:
         """Whether torch's kernel is faster than the compiled loop.
 
         Args:

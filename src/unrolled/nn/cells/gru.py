@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unrolled.core.errors import ConfigurationError
-from unrolled.nn.cell import Cell, HiddenState, RecurrentMask, Work, seen
+from unrolled.nn.cell import Cell, HiddenState, RecurrentMask, Workload, seen
 from unrolled.nn.cells.vendor import run_kernel
 from unrolled.nn.exchange import read_layer, write_layer
 from unrolled.nn.start import start_input, start_recurrent
@@ -186,7 +186,7 @@ class ResetAfterGRU(Cell):
         outputs, after = run_kernel(torch.gru, xs, state, self._torch_weights())
         return outputs, HiddenState(*after)
 
-    def prefers_whole(self, work: Work) -> bool:
+    def prefers_whole(self, work: Workload) -> bool:
         """Whether torch's kernel is faster than the compiled loop.
 
         Args:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from unrolled.nn.cell import Cell, RecurrentMask, Work, seen
+from unrolled.nn.cell import Cell, RecurrentMask, Workload, seen
 from unrolled.nn.cells.vendor import prefers_lstm_kernel, run_kernel
 from unrolled.nn.exchange import read_layer, write_layer
 from unrolled.nn.start import shift_bias, start_input, start_recurrent
@@ -119,7 +119,7 @@ class LSTM(Cell):
         seen_too = torch.cat([xs.transpose(0, 1), between.t().unsqueeze(-1).to(xs.dtype)], -1).transpose(0, 1)
         return run_kernel(torch.lstm, seen_too, self.initial_state(len(xs)), weights)[0]
 
-    def prefers_whole(self, work: Work) -> bool:
+    def prefers_whole(self, work: Workload) -> bool:
         """Whether torch's kernel is faster than the compiled loop.
 
         Args:

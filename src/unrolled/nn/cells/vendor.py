@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unrolled.nn.cell import Work
+from unrolled.nn.cell import Workload
 
 MOST_RUNS = 4
 """How often oneDNN's LSTM is called for one batch of sequences where the compiled loop could be taken."""
@@ -41,7 +41,7 @@ def run_kernel(
     return outputs, [part[0] for part in after]
 
 
-def prefers_lstm_kernel(units: int, work: Work) -> bool:
+def prefers_lstm_kernel(units: int, work: Workload) -> bool:
     """Whether oneDNN's LSTM is faster than the compiled loop: measured on a CPU (`benchmarks/lstm_ways.py`); nothing is compiled elsewhere.
 
     Args:

@@ -12,9 +12,10 @@ from torch import Tensor
 from unrolled.core.errors import ConfigurationError, nearest
 from unrolled.core.noise import Noise
 from unrolled.core.state import State, named_leaves, restore_state
-from unrolled.nn.cell import Cell, Noisy, RecurrentMask, Work
+from unrolled.nn.cell import Cell, Noisy, RecurrentMask, Workload
 from unrolled.nn.dropout import check_probability
 from unrolled.nn.linear_cell import LinearCell
+from unrolled.nn.step_check import checked_once
 
 
 class Wrapper(Cell):
@@ -135,7 +136,7 @@ class RecurrentDropout(Wrapper):
         Returns:
             What the cell inside returns.
         """
-        return self.cell.forward(x, state, fixed)
+        return checked_once(self.cell, state, self.cell.forward(x, state, fixed))
 
     def whole(self, xs: Tensor, state: State) -> tuple[Tensor, State] | None:
         """The faster way of the cell inside; in training there is a mask, and then nobody asks.
@@ -149,7 +150,7 @@ class RecurrentDropout(Wrapper):
         """
         return self.cell.whole(xs, state)
 
-    def prefers_whole(self, work: Work) -> bool:
+    def prefers_whole(self, work: Workload) -> bool:
         """What the cell inside says.
 
         Args:
@@ -237,7 +238,7 @@ class Zoneout(Wrapper):
         if training := isinstance(x, Noisy):
             masks, inner = x.noise
             x = x.x if inner is None else Noisy(x.x, inner)
-        output, new = self.cell.forward(x, state, fixed)
+        output, new = checked_once(self.cell, state, self.cell.forward(x, state, fixed))
         before, after = dict(named_leaves(state)), dict(named_leaves(new))
         zoned = dict(after)
         for name, probability in self.probabilities.items():
