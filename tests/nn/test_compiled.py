@@ -282,7 +282,7 @@ def test_torch_s_kernel_is_taken_where_it_is_the_faster_one(wrap: Any, taken: li
             for units in (64, 127, 128, 1024)
             for of_inputs in (False, True)
         ],
-        *[(units, Workload(64, 1, bfloat16=True), False) for units in (64, 256, 640, 1024)],
+        *[(units, Workload(32, 1, bfloat16=True), units >= 1024) for units in (64, 256, 640, 1023, 1024)],
         *[(units, Workload(2, 1, some, some), units >= 256) for units in (64, 191, 255, 256, 1024) for some in (False, True)],
         *[(units, Workload(3, 1, some, some), units >= 640) for units in (256, 639, 640, 1024) for some in (False, True)],
         *[(1024, Workload(rows, 1, some, some), rows <= 32) for rows in (1, 32, 33, 500) for some in (False, True)],

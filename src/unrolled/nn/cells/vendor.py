@@ -51,7 +51,8 @@ def prefers_lstm_kernel(units: int, work: Workload) -> bool:
     Returns:
         Yes, but for one row or two, for wide ones, and for training in bfloat16 or where the inputs want no gradient (oneDNN computes it anyway).
     """
-    if work.runs > MOST_RUNS or (units >= 256 and work.rows <= 2) or (units >= 640 and work.rows <= 32):
+    wide = 1024 if work.bfloat16 else 640
+    if work.runs > MOST_RUNS or (units >= 256 and work.rows <= 2) or (units >= wide and work.rows <= 32):
         return False
     if work.gradients and work.bfloat16:
         return units < 128
