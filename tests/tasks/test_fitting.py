@@ -364,6 +364,19 @@ def test_a_tolerance_met_in_the_last_iteration_is_an_end(fit: Any, tmp_path: Pat
     assert "might go on" in said.sentences[0]
 
 
+@pytest.mark.parametrize(
+    ("fit", "model"),
+    [(fit_structural_model, {"components": "level"}), (fit_linear_dynamical_system, {"method": "gradient", "state_size": "1"})],
+)
+def test_a_search_by_gradient_that_had_to_end_is_told(fit: Any, model: dict[str, Any], tmp_path: Path) -> None:
+    steps, noise = torch.randn(2, 60, generator=torch.Generator().manual_seed(0))
+    path, said = csv_of(tmp_path / "a.csv", x=(steps.cumsum(0) + noise).tolist()), Said()
+    fit(path, out=tmp_path / "long", differences={"model": {**model, "iterations": 500}}, display=said)
+    assert said.sentences == []
+    fit(path, out=tmp_path / "short", differences={"model": {**model, "iterations": 2}}, display=said)
+    assert said.sentences == ["the fit ended at `model.iterations=2` and might go on; try more of them"]
+
+
 def test_a_past_too_short_for_a_forecast_is_refused(tmp_path: Path) -> None:
     rows = {"shop": ["x"] * 20 + ["y"], "x": [*two_levels(20), 3.0]}
     differences = {"data": {"series": "shop"}, "model": {"components": "trend", "iterations": 2}}

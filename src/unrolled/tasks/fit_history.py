@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 
 
@@ -34,12 +33,6 @@ class History:
     def iterations(self) -> int:
         """How many there were from the beginning that reached most; 0 where nothing was told."""
         return max(len(self._best) - self.before, 0)
-
-    @property
-    def gain(self) -> float:
-        """What the last iteration from that beginning gained; infinite where there were not two."""
-        best = self._best
-        return best[-1] - best[-2] if len(best) > 1 else math.inf
 
     @property
     def _best(self) -> list[float]:

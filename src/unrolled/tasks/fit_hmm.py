@@ -78,17 +78,6 @@ class HiddenMarkovTask(FitTask):
         """
         return settings.model.emission in MAY_STAY
 
-    def most(self, settings: Any) -> int | None:
-        """After how many iterations a fit ends.
-
-        Args:
-            settings: of the run.
-
-        Returns:
-            As many as were said.
-        """
-        return int(settings.model.iterations)
-
     def sizes(self, settings: Any) -> tuple[int | None, ...]:
         """Numbers of states.
 

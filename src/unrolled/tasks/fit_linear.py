@@ -30,7 +30,7 @@ from unrolled.tasks.fit_data import FitData, reading_of
 from unrolled.tasks.fit_learnt import Part, linear_system, structural
 from unrolled.tasks.fit_settings import LinearSystemRunSettings, LinearSystemSettings, StructuralRunSettings, StructuralSettings
 from unrolled.tasks.fit_start import read_start
-from unrolled.tasks.fitting import FitTask
+from unrolled.tasks.fitting import FitTask, Fitted
 from unrolled.tasks.linear_run import LinearRun
 from unrolled.tasks.run_folder import RunFolder
 
@@ -66,7 +66,7 @@ class StructuralTask(FitTask):
         kinds = StructuralModel(components, irregular=settings.model.irregular).kinds()
         checked_fixed(settings.model.fixed, kinds, "model.fixed")
 
-    def fit_one(self, settings: Any, size: int | None, data: FitData, watch: Watch) -> StructuralModel:
+    def fit_one(self, settings: Any, size: int | None, data: FitData, watch: Watch) -> Fitted:
         """Maximum likelihood from three beginnings.
 
         Args:
@@ -76,11 +76,12 @@ class StructuralTask(FitTask):
             watch: is told of each evaluation.
 
         Returns:
-            The model.
+            The model, and whether its search ended by itself.
         """
         components = components_of(settings.model, data.reading.season, len(data.reading.known))
         model = StructuralModel(components, irregular=settings.model.irregular, fixed=settings.model.fixed)
-        return model.fit(data.outputs, data.inputs, iterations=settings.model.iterations, watch=watch)
+        model.fit(data.outputs, data.inputs, iterations=settings.model.iterations, watch=watch)
+        return Fitted(model, bool(model.converged))
 
     def learnt(self, model: Any, data: FitData) -> list[Part]:
         """The parameters.
@@ -149,17 +150,6 @@ class LinearSystemTask(FitTask):
     name = "lds"
     settings = LinearSystemRunSettings
 
-    def most(self, settings: Any) -> int | None:
-        """After how many rounds EM ends.
-
-        Args:
-            settings: of the run.
-
-        Returns:
-            As many as were said; `None` for the gradient, whose evaluations are told.
-        """
-        return int(settings.model.iterations) if settings.model.method == "em" else None
-
     def sizes(self, settings: Any) -> tuple[int | None, ...]:
         """Sizes of the hidden state.
 
@@ -171,7 +161,7 @@ class LinearSystemTask(FitTask):
         """
         return tuple(settings.model.state_size)
 
-    def fit_one(self, settings: Any, size: int | None, data: FitData, watch: Watch) -> LinearDynamicalSystem:
+    def fit_one(self, settings: Any, size: int | None, data: FitData, watch: Watch) -> Fitted:
         """EM, or L-BFGS.
 
         Args:
@@ -181,7 +171,7 @@ class LinearSystemTask(FitTask):
             watch: is told of each iteration.
 
         Returns:
-            The model.
+            The model, and whether its search ended by itself.
         """
         assert size is not None
         choice: LinearSystemSettings = settings.model
@@ -190,9 +180,11 @@ class LinearSystemTask(FitTask):
         structure = Structure(choice.frozen, None, choice.covariances)
         model = LinearDynamicalSystem(size, offset=choice.offset, structure=structure, system=begin)
         if choice.method == "gradient":
-            return model.fit_by_gradient(data.outputs, data.inputs, iterations=choice.iterations, generator=generator, watch=watch)
-        iterations, tolerance = choice.iterations, choice.tolerance
-        return model.fit(data.outputs, data.inputs, iterations=iterations, tolerance=tolerance, generator=generator, watch=watch)
+            model.fit_by_gradient(data.outputs, data.inputs, iterations=choice.iterations, generator=generator, watch=watch)
+        else:
+            iterations, tolerance = choice.iterations, choice.tolerance
+            model.fit(data.outputs, data.inputs, iterations=iterations, tolerance=tolerance, generator=generator, watch=watch)
+        return Fitted(model, bool(model.converged))
 
     def learnt(self, model: Any, data: FitData) -> list[Part]:
         """The matrices.

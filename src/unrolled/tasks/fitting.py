@@ -51,11 +51,11 @@ class FitDisplay(Protocol):
 
 
 class Fitted(NamedTuple):
-    """A model, from a search that says how it ended."""
+    """A model, and how its search ended."""
 
     model: Any
     settled: bool
-    """Whether it met its tolerance."""
+    """Whether it ended by itself."""
 
 
 class Tried(NamedTuple):
@@ -70,7 +70,7 @@ class Tried(NamedTuple):
     bic: float
     history: History
     settled: bool
-    """Whether its search met its tolerance; not all say."""
+    """Whether its search ended by itself."""
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -124,17 +124,6 @@ class FitTask(RunTask[FittedRun]):
         """
         return False
 
-    def most(self, settings: Any) -> int | None:
-        """After how many iterations a fit ends though it might go on.
-
-        Args:
-            settings: of the run.
-
-        Returns:
-            `None` where a task does not count them.
-        """
-        return None
-
     def sizes(self, settings: Any) -> tuple[int | None, ...]:
         """What is tried.
 
@@ -147,7 +136,7 @@ class FitTask(RunTask[FittedRun]):
         return (None,)
 
     @abstractmethod
-    def fit_one(self, settings: Any, size: int | None, data: FitData, watch: Watch) -> Any:
+    def fit_one(self, settings: Any, size: int | None, data: FitData, watch: Watch) -> Fitted:
         """Fit a model.
 
         Args:
@@ -157,7 +146,7 @@ class FitTask(RunTask[FittedRun]):
             watch: is told of each iteration.
 
         Returns:
-            The model; as `Fitted` where its search says how it ended.
+            The model, and whether its search ended by itself.
         """
 
     def check(self, settings: Any, found: SeriesFile, source: str) -> None:
@@ -258,13 +247,13 @@ class FitTask(RunTask[FittedRun]):
         if not tried:
             raise next(iter(errors.values()))
         failed = [{"states": size, "error": str(error)} for size, error in errors.items()]
-        found, most = Found(tried, failed, time.monotonic() - begin), self.most(settings)
+        found = Found(tried, failed, time.monotonic() - begin)
         if display is not None:
             for one in failed:
                 display.noted(f"{one['states']} state{'s' * (one['states'] != 1)} could not be fitted: {one['error']}")
             for said in self.notes(found.best.model, data):
                 display.noted(said)
-            if most is not None and found.best.history.iterations >= most and not found.best.settled:
+            if not found.best.settled:
                 display.noted(f"the fit ended at `model.iterations={settings.model.iterations}` and might go on; try more of them")
         return found
 
@@ -276,12 +265,7 @@ class FitTask(RunTask[FittedRun]):
             if display is not None:
                 display.iterated(size, start, iteration - self.told_before, log_likelihood)
 
-        found = self.fit_one(settings, size, data, watch)
-        if isinstance(found, Fitted):
-            model, settled = found
-        else:
-            tolerance = getattr(settings.model, "tolerance", 0.0)
-            model, settled = found, history.gain < tolerance * values_seen(data)
+        model, settled = self.fit_one(settings, size, data, watch)
         likelihood = model.score(data.outputs, data.inputs)
         return Tried(size, model, likelihood, model.free_parameters, model.aic(), model.bic(), history, settled)
 

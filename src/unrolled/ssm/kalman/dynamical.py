@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ class LinearDynamicalSystem(LinearModel):
         except torch.linalg.LinAlgError:
             raise DataError(f"{SINGULAR} (in round {len(history)} of EM)") from None
         self._system = system
-        self._keep(log_likelihood, padded, history)
+        gain = history[-1] - history[-2] if len(history) > 1 else math.inf
+        self._keep(log_likelihood, padded, history, converged=gain < tolerance * int((~padded.data.isnan()).sum()))
         return self
 
     def _rounds(
@@ -188,7 +190,7 @@ class LinearDynamicalSystem(LinearModel):
         held: dict[str, Any] = pieces.build(found.parameters)._asdict()
         held = {name: None if one is None else one.detach() for name, one in held.items()}
         self._system = LinearGaussian(**held)
-        self._keep(found.log_likelihood, padded, found.history)
+        self._keep(found.log_likelihood, padded, found.history, converged=found.converged)
         return self
 
     def save(self, folder: str | Path) -> None:

@@ -37,6 +37,8 @@ class LinearModel(ABC):
         """Of the series that it was fitted to."""
         self.seen: int | None = None
         """How many numbers those were."""
+        self.converged: bool | None = None
+        """Whether the last search ended by itself, before its last iteration; `None` where there was none."""
         self.history: list[float] = []
         """The log-likelihood during the last fit."""
 
@@ -179,8 +181,9 @@ class LinearModel(ABC):
             raise ConfigurationError("the model must be fitted first, got one that is not; call `fit`")
         return self.log_likelihood, self.seen
 
-    def _keep(self, log_likelihood: float, series: Padded, history: list[float]) -> None:
+    def _keep(self, log_likelihood: float, series: Padded, history: list[float], *, converged: bool) -> None:
         self.log_likelihood, self.seen, self.history = log_likelihood, int((~series.data.isnan()).sum()), history
+        self.converged = converged
 
 
 def check_fittable(series: Padded, needed: int) -> None:

@@ -32,6 +32,8 @@ class Fitted(NamedTuple):
     """Of all series together."""
     history: list[float]
     """The log-likelihood at each evaluation, the first at the start."""
+    converged: bool
+    """Whether the search ended by itself, before it had to."""
 
 
 def fit_by_gradient(
@@ -104,15 +106,24 @@ def _search(
             best = history[-1], free.detach().clone()
         return value
 
+    evaluations = iterations * 5 // 4
     optimizer = torch.optim.LBFGS(
-        [free], max_iter=iterations, tolerance_grad=1e-9, tolerance_change=CHANGE, history_size=HISTORY, line_search_fn="strong_wolfe"
+        [free],
+        max_iter=iterations,
+        max_eval=evaluations,
+        tolerance_grad=1e-9,
+        tolerance_change=CHANGE,
+        history_size=HISTORY,
+        line_search_fn="strong_wolfe",
     )
+    converged = True
     if free.numel():
         optimizer.step(loss)
+        converged = optimizer.state[free]["n_iter"] < iterations and optimizer.state[free]["func_evals"] < evaluations
     else:
         with torch.no_grad():
             system = symmetric(build(free))
             history.append(float(likelihood_of(system, entries(system, series, inputs)).sum()))
             best = history[-1], free.detach().clone()
             watch(1, history[-1])
-    return Fitted(best[1], best[0], history) if history else None
+    return Fitted(best[1], best[0], history, converged) if history else None

@@ -164,7 +164,7 @@ class StructuralModel(LinearModel):
         begins = [torch.cat([torch.zeros(0).double(), *_begin(kinds, float(seen.var()) * share)]) for share in starts]
         found = fit_by_gradient(lambda free: self.build(values_of(free)), begins, padded, inputs, iterations=iterations, watch=watch)
         self.parameters = {name: value.detach() for name, value in values_of(found.parameters).items()}
-        self._keep(found.log_likelihood, padded, found.history)
+        self._keep(found.log_likelihood, padded, found.history, converged=found.converged)
         return self
 
     def decompose(self, series: Tensor | Padded, inputs: Tensor | None = None) -> dict[str, Float[Tensor, "batch time"]]:
