@@ -272,9 +272,10 @@ def test_everything_has_the_type_of_the_parameters(name: str, dtype: torch.dtype
     assert {outputs.data.dtype, *(leaf.dtype for _, leaf in named_leaves(final))} == {dtype}
 
 
+@pytest.mark.parametrize("short", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("plain", [True, False])
-def test_bf16_autocast_stays_near_fp32(name: str, xs: Tensor, plain: bool, training: bool) -> None:
+def test_autocast_stays_near_fp32(name: str, xs: Tensor, plain: bool, training: bool, short: torch.dtype) -> None:
     cell = make(name, dtype=torch.float32).train(training)
     layer = Stacked(
         Recurrence(cell, plain=plain), Recurrence(make(name, 7, torch.float32, (cell.output_size, HIDDEN)).train(training), plain=plain)
@@ -285,7 +286,7 @@ def test_bf16_autocast_stays_near_fp32(name: str, xs: Tensor, plain: bool, train
         return layer(Padded(xs.float(), LENGTHS), noise=Noise(torch.Generator().manual_seed(5)))
 
     wanted, final = read()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", short):
         outputs, last = read()
     outputs.data.float().square().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in layer.parameters() if p.grad is not None)

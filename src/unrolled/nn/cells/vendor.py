@@ -63,9 +63,7 @@ def prefers_lstm_kernel(units: int, work: Workload) -> bool:
 
 @contextlib.contextmanager
 def _surroundings(device: torch.device) -> Iterator[None]:
-    # On a CPU without bf16 instructions oneDNN has no bf16 LSTM and raises, where a matrix product would only be slow.
-    has_bf16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # absent in a build without oneDNN
-    if device.type == "cpu" and torch.is_autocast_enabled("cpu") and has_bf16 is not None and not has_bf16():
+    if device.type == "cpu" and torch.is_autocast_enabled("cpu") and not _has_kernel(torch.get_autocast_dtype("cpu")):
         with torch.autocast("cpu", enabled=False):
             yield
     elif device.type == "cuda":
@@ -75,3 +73,10 @@ def _surroundings(device: torch.device) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def _has_kernel(dtype: torch.dtype) -> bool:
+    """On a CPU without its instructions oneDNN has no LSTM of this type and raises, where a matrix product would only be slow."""
+    name = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}.get(dtype)
+    known = None if name is None else getattr(torch.ops.mkldnn, name, None)  # absent in a build without oneDNN
+    return known is None or bool(known())
