@@ -15,6 +15,7 @@ from unrolled.core.state import select_state
 from unrolled.models.encoder_decoder import EncoderDecoder, Sizes
 from unrolled.models.encoder_decoder_settings import EncoderDecoderSettings
 from unrolled.models.stepper import AligningStepper, stepper_of
+from unrolled.nn.cells import CELLS, GRU
 
 SOURCE, TARGET = 11, 13
 LENGTHS = [7, 2, 4]
@@ -176,6 +177,21 @@ def test_padding_has_no_weight(name: str) -> None:
     for row, length in enumerate(LENGTHS):
         assert (weights[row, :, :, length:] == 0).all()
         torch.testing.assert_close(weights[row].sum(-1), torch.ones_like(weights[row, :, :, 0]))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_wrong_cell_within_a_decoder_is_named(training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Spoiled(GRU):
+        def step(self, x: Any, state: Any, fixed: Any = None) -> Any:
+            output, after = super().step(x, state, fixed)
+            return output[:, 1:], after
+
+    monkeypatch.setitem(CELLS, "gru", Spoiled)
+    model = build({"attention": {"when": "before"}, "decoder": {"layers": 1, "cell": "gru"}}).train(training)
+    source, targets = pairs()
+    state = model.encode(source)
+    with pytest.raises(ConfigurationError, match=r"of the cell `Spoiled` must give back an output \[batch, 8\]"):
+        model.decoder.step(model.target_embedding(targets[:, 0]), state.state, state.fixed)
 
 
 @torch.no_grad()

@@ -151,7 +151,7 @@ def test_of_a_cell_within_another_the_inner_one_is_named(cell: type[Owing], wrap
         Recurrence(wrap(Owes(SMALL)))(torch.randn(3, 5, SMALL))
 
 
-def test_a_cell_within_a_decoder_is_checked_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_step_is_checked() -> None:
     with torch.no_grad(), pytest.raises(ConfigurationError, match="of the cell `Twice` must give back an output"):
         take_step(Twice(SMALL), torch.randn(3, SMALL), HiddenState(torch.zeros(3, SMALL)))
 

@@ -51,6 +51,11 @@ class Cell(nn.Module, ABC):
         """Features of the output of one step; the hidden size unless a cell says otherwise."""
         return self.hidden_size
 
+    @property
+    def offers_whole(self) -> bool:
+        """Whether there is `whole`, for some inputs at least."""
+        return type(self).whole is not Cell.whole
+
     def initial_state(self, batch_size: int) -> State:
         """The state before the first step: zeros, with the dtype and device of the parameters.
 
@@ -137,7 +142,7 @@ class Cell(nn.Module, ABC):
         Returns:
             Whether there is `whole`, unless a cell knows better.
         """
-        return type(self).whole is not Cell.whole
+        return self.offers_whole
 
     def zeros(self, *shape: int) -> Tensor:
         """Zeros with the dtype and device of the parameters.

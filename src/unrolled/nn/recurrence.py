@@ -219,7 +219,7 @@ class Recurrence(Layer):
         if not self.plain:
             ways = {"compiled": compiled}
             if fixed is None and step_noise is None:
-                first = {"whole": whole} if type(self.cell).whole is not Cell.whole and self._prefers_whole(sequences) else {}
+                first = {"whole": whole} if self.cell.offers_whole and self._prefers_whole(sequences) else {}
                 ways = {**first, **ways, "whole": whole, "parallel": parallel}
         for name, way in ways.items():
             result = way()
@@ -247,10 +247,11 @@ class Recurrence(Layer):
         return self._read_compiled(data, between)
 
     def _read_anew(self, data: Tensor, between: Tensor) -> Tensor | None:
-        note_way(self.cell, "whole")
         outputs = self.cell.whole_anew(data, between)
-        # A state is forgotten by a gate that is shut, which stops no NaN: neighbours must not get one.
-        return outputs if math.isfinite(float(outputs.detach().sum())) else None
+        if not math.isfinite(float(outputs.detach().sum())):
+            return None  # a state is forgotten by a gate that is shut, which stops no NaN: neighbours must not get one
+        note_way(self.cell, "whole")
+        return outputs
 
     def _read_compiled(self, data: Tensor, between: Tensor) -> State:
         state = self.initial_state(len(data))

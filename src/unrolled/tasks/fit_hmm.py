@@ -141,8 +141,7 @@ class HiddenMarkovTask(FitTask):
             dynamics, emission = _given_parts(choice.start, HiddenMarkovModel(**told).settings, data)
             model = HiddenMarkovModel(dynamics=dynamics, emission=emission)
             model.settings = resolve(HiddenMarkovSettings, told)
-        settled = model.fit(data.outputs, data.inputs, watch=watch).converged
-        return Fitted(model, settled)
+        return Fitted(model, model.fit(data.outputs, data.inputs, watch=watch).converged)
 
     def notes(self, model: HiddenMarkovModel, data: FitData) -> Sequence[str]:
         """Variances that ended at their floor; see `FitTask.notes`.

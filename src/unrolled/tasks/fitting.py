@@ -54,7 +54,7 @@ class Fitted(NamedTuple):
     """A model, and how its search ended."""
 
     model: Any
-    settled: bool
+    converged: bool
     """Whether it ended by itself."""
 
 
@@ -69,7 +69,7 @@ class Tried(NamedTuple):
     aic: float
     bic: float
     history: History
-    settled: bool
+    converged: bool
     """Whether its search ended by itself."""
 
     @property
@@ -253,7 +253,7 @@ class FitTask(RunTask[FittedRun]):
                 display.noted(f"{one['states']} state{'s' * (one['states'] != 1)} could not be fitted: {one['error']}")
             for said in self.notes(found.best.model, data):
                 display.noted(said)
-            if not found.best.settled:
+            if not found.best.converged:
                 display.noted(f"the fit ended at `model.iterations={settings.model.iterations}` and might go on; try more of them")
         return found
 
@@ -265,9 +265,9 @@ class FitTask(RunTask[FittedRun]):
             if display is not None:
                 display.iterated(size, start, iteration - self.told_before, log_likelihood)
 
-        model, settled = self.fit_one(settings, size, data, watch)
+        model, converged = self.fit_one(settings, size, data, watch)
         likelihood = model.score(data.outputs, data.inputs)
-        return Tried(size, model, likelihood, model.free_parameters, model.aic(), model.bic(), history, settled)
+        return Tried(size, model, likelihood, model.free_parameters, model.aic(), model.bic(), history, converged)
 
     def _keep(self, folder: RunFolder, facts: dict[str, Any], settings: Any, data: FitData, found: Found) -> None:
         best, seen = found.best, values_seen(data)

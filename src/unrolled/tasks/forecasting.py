@@ -28,8 +28,8 @@ from unrolled.tasks.row_windows import RowObjective, RowWindow, RowWindows
 from unrolled.tasks.run_folder import RunFolder, new_run
 from unrolled.tasks.series_future import end_of, with_future
 from unrolled.tasks.task import DataFiles, Task
-from unrolled.tasks.training import Prepared, as_paths, facts_of, seeded, summary_of
-from unrolled.tasks.training_log import Display, open_tensorboard
+from unrolled.tasks.training import as_paths, facts_of, seeded, summary_of
+from unrolled.tasks.training_log import Display, Prepared, open_tensorboard
 from unrolled.tasks.without_effect import FORECASTING_RULES
 from unrolled.train.checkpoint import load_weights, read_checkpoint
 from unrolled.train.group import Group

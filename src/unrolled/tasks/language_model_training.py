@@ -14,8 +14,8 @@ from unrolled.tasks.language_model_settings import LanguageModelRunSettings
 from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder, new_run
 from unrolled.tasks.sampling import SampleRequest, prompt_ids, sample_texts
-from unrolled.tasks.training import Prepared, facts_of, seeded
-from unrolled.tasks.training_log import open_tensorboard
+from unrolled.tasks.training import facts_of, seeded
+from unrolled.tasks.training_log import Prepared, open_tensorboard
 from unrolled.train.group import Group
 from unrolled.train.loop import Record
 from unrolled.train.optimizers import build_optimizer

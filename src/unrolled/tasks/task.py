@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 from unrolled.core.settings import resolve
 from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder
-from unrolled.tasks.training import Kind, Prepared, as_paths, train_new, train_on
-from unrolled.tasks.training_log import Display
+from unrolled.tasks.training import Kind, as_paths, train_new, train_on
+from unrolled.tasks.training_log import Display, Prepared
 from unrolled.tasks.without_effect import Rule
 from unrolled.train.group import Group
 from unrolled.train.precision import Machine

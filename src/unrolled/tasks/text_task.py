@@ -21,8 +21,8 @@ from unrolled.tasks.run_folder import RunFolder, new_run
 from unrolled.tasks.task import DataFiles, Run, Task
 from unrolled.tasks.text_samples import Held, Judged, Parts, RowCorpus, Samples, batches_of, load_held, standing_twice, unseen
 from unrolled.tasks.text_start import Pretrained, Start, apply_start, from_start, keep_pretrained, keep_start, open_pretrained, read_start
-from unrolled.tasks.training import Prepared, as_paths, facts_of, seeded
-from unrolled.tasks.training_log import Display, open_tensorboard
+from unrolled.tasks.training import as_paths, facts_of, seeded
+from unrolled.tasks.training_log import Display, Prepared, open_tensorboard
 from unrolled.tasks.without_effect import TEXT_RULES
 from unrolled.train.group import Group
 from unrolled.train.loop import Record

@@ -13,8 +13,8 @@ from unrolled.models.encoder_decoder import EncoderDecoder, Sizes
 from unrolled.tasks.recorded_data import recorded_files
 from unrolled.tasks.run_folder import RunFolder, new_run
 from unrolled.tasks.task import DataFiles
-from unrolled.tasks.training import Prepared, facts_of, seeded
-from unrolled.tasks.training_log import Display, open_tensorboard
+from unrolled.tasks.training import facts_of, seeded
+from unrolled.tasks.training_log import Display, Prepared, open_tensorboard
 from unrolled.tasks.translating import Translator, Voice
 from unrolled.tasks.translation_data import Codecs, PairWindows, build_corpora, describe, load_codecs, make_codecs, open_pairs, save_codecs
 from unrolled.tasks.translation_objective import TranslationObjective, score_pairs
