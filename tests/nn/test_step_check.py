@@ -201,6 +201,12 @@ def test_ways_of_several_cells() -> None:
     assert ways_in_words(both) == "LSTM: its own form for all steps; GRU: one step after the other"
 
 
+def test_of_a_wrapped_cell_the_inner_one_is_told() -> None:
+    layer = Recurrence(Zoneout(GRU(SMALL, SMALL), {"h": 0.1}))
+    layer(torch.randn(2, 3, SMALL))
+    assert ways_in_words(layer) == "GRU: one step after the other"
+
+
 def test_sequences_behind_one_another_have_a_way_too() -> None:
     lengths = torch.tensor([40, *[5] * 30])
     xs = Padded(torch.randn(31, 40, LARGE), lengths)

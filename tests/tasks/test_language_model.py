@@ -466,10 +466,11 @@ def test_tampered_numbers_are_noticed(trained: Any) -> None:
 
 def test_going_on_elsewhere_is_said(trained: Any) -> None:
     facts = trained.folder.facts()
-    trained.folder.update_facts(machine={**facts["machine"], "processor": "another", "processes": 3})
+    trained.folder.update_facts(machine={**facts["machine"], "processor": "another", "processes": 3}, cells="LSTM: a compiled loop")
     resume_language_model(trained.folder.path, changes={"train": {"steps": 14}}, display=(heard := Listen()))
     assert len(heard.said) == 1 and "processes 1 (was 3)" in heard.said[0] and "(was another)" in heard.said[0]
     assert trained.folder.fact("machine")["processes"] == 1
+    assert trained.folder.fact("cells") == "", "here it is torch's kernel"
 
 
 def test_a_prompt_is_repeated_as_it_was_given(text: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
